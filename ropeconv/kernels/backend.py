@@ -1,13 +1,13 @@
 """Where the kernels of this process run, decided once, before Triton is first imported.
 
-Triton chooses between its compiler and its CPU interpreter when a kernel is defined, by the environment
-variable TRITON_INTERPRET. The rule, in order:
+Triton chooses between its compiler and its CPU interpreter when a kernel is defined, by the
+environment variable TRITON_INTERPRET. The rule, in order:
 
 1. TRITON_INTERPRET is set: it decides.
 2. There is a CUDA device: kernels are compiled for it.
 3. Neither: this process sets TRITON_INTERPRET=1 for itself, so that a proof runs on any machine. If
-   Triton was imported before, its own functions are compiled ones already and cannot be interpreted:
-   importing the kernels is then refused.
+   Triton was imported before, its own functions are compiled ones already and cannot be
+   interpreted: importing the kernels is then refused.
 """
 
 from __future__ import annotations

@@ -1,22 +1,27 @@
 """Attention scores of two forms of a model, compared without a T x T matrix in memory.
 
-Notation: B sequences, T query tokens, S key tokens, H query heads, K key heads, D head_dim, C hidden_size.
+Notation: B sequences, T query tokens, S key tokens, H query heads, K key heads, D head_dim, C
+    hidden_size.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 import triton
-from torch import Tensor
 
 from ropeconv.kernels.backend import BACKEND
 from ropeconv.kernels.score_kernel import score_kernel
-from ropeconv.kernels.table import RopeTable
 from ropeconv.words.errors import UsageError
-from ropeconv.words.layout import RopeLayout
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ropeconv.kernels.table import RopeTable
+    from ropeconv.words.layout import RopeLayout
 
 _DTYPES = (torch.bfloat16, torch.float16, torch.float32)
 
@@ -51,9 +56,9 @@ class ScoreForm:
         table: RopeTable,
         rotary_start: int = 0,
     ) -> ScoreForm:
-        """The rows of two projections as they are: token c is the unit vector e_c, so its q is column c.
+        """The rows of two projections as they are.
 
-        A view, nothing is copied. Slice columns to compare fewer tokens: `q_weight[:, ::16]`.
+        Token c is the unit vector e_c, so its q is column c. A view, nothing is copied. Slice columns to compare fewer tokens: `q_weight[:, ::16]`.
 
         Shapes:
             q_weight [H * D, C], k_weight [K * D, C].
@@ -64,10 +69,13 @@ class ScoreForm:
         for weight in (q_weight, k_weight):
             if weight.ndim != 2 or weight.shape[0] % head_dim:  # noqa: PLR2004 - a matrix
                 raise UsageError(
-                    what=f"a projection is {list(weight.shape)}, not whole heads of {head_dim} rows",
+                    what=f"a projection is {list(weight.shape)}, not whole heads of {head_dim}",
                     fix="check head_dim",
                 )
-        q, k = (w.unflatten(0, (-1, head_dim)).permute(2, 0, 1)[None] for w in (q_weight, k_weight))
+        q, k = (
+            weight.view(-1, head_dim, weight.shape[1]).permute(2, 0, 1)[None]
+            for weight in (q_weight, k_weight)
+        )
         return cls(q=q, k=k, layout=layout, table=table, rotary_start=rotary_start)
 
 
@@ -135,7 +143,7 @@ def score_compare(
     heads = sequences * q_heads
     worst = torch.empty((heads, tiles), dtype=torch.int64, device=device)
     sums = torch.empty((heads, tiles, 3), dtype=torch.float32, device=device)
-    with torch.cuda.device_of(form_a.q):
+    with torch.cuda.device(device if device.type == "cuda" else -1):
         score_kernel[(heads * tiles,)](
             form_a.q, form_a.k, form_a.table.cos, form_a.table.sin,
             form_b.q, form_b.k, form_b.table.cos, form_b.table.sin, q_rows, k_rows, worst, sums,
@@ -143,9 +151,10 @@ def score_compare(
             form_a.table.cos.stride(0), form_b.table.cos.stride(0),
             queries, keys, q_heads, q_heads // k_heads, *blocks,
             1 / math.sqrt(head_dim) if scale is None else scale,
-            HEAD_DIM=head_dim, ROTARY_START=form_a.rotary_start, ROTARY_DIM=rotary_dim,
+            HEAD_DIM=head_dim, START=form_a.rotary_start, DIM=rotary_dim,
             **_constants("A", form_a), **_constants("B", form_b),
             QUERIES=q_tile, KEYS=k_tile, PAIRS=pair_tile, num_warps=8, num_stages=1,
+            enable_fp_fusion=False,  # the default differs between Triton versions
         )  # fmt: skip
 
     best, tile = worst.max(1)
@@ -190,7 +199,7 @@ def _rows(rows: Tensor | None, tokens: int, *forms: ScoreForm) -> Tensor:
         lowest, highest = (int(end) for end in torch.aminmax(rows))
     if rows.shape != (tokens,) or not 0 <= lowest <= highest <= last:
         raise UsageError(
-            what=f"rows {lowest} to {highest} for {tokens} tokens, the tables have rows 0 to {last}",
+            what=f"rows {lowest} to {highest} for {tokens} tokens, the tables end at row {last}",
             fix="give both tables a row for each token, or name the row of each token",
         )
     return rows.to(device, torch.int64).contiguous()
@@ -236,6 +245,7 @@ def _check(form_a: ScoreForm, form_b: ScoreForm) -> None:
     devices = {x.device for x in (*tensors, a.table.cos, b.table.cos)}
     if len(devices) > 1 or (BACKEND == "cuda" and not a.q.is_cuda):
         raise UsageError(
-            what=f"the forms lie on {', '.join(sorted(map(str, devices)))}, kernels run on `{BACKEND}`",
+            what=f"the forms lie on {', '.join(sorted(map(str, devices)))}",
+            why=f"kernels run on `{BACKEND}`",
             fix="move both forms and their tables to one device",
         )

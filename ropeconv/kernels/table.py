@@ -1,6 +1,7 @@
 """Tables of cos and sin in every form that people build, read in place by one kernel.
 
-Notation: T rows, one a position (or one a token, if the table was gathered); r rotary rows of a head in
+Notation: T rows, one a position (or one a token, if the table was gathered); r rotary rows of a
+    head in
 P = r / 2 pairs. Whatever the form, the cosine of pair p in a row is at column p * column_step.
 """
 
@@ -21,7 +22,8 @@ class RopeTable:
     """The cosines and sines that a rotation reads; views of the caller's memory, nothing is copied.
 
     Shapes:
-        cos, sin [T, columns], or gathered [B, T, columns]: row t belongs to token t of the sequence.
+        cos, sin [T, columns], or gathered [B, T, columns]: row t belongs to token t of the
+        sequence.
 
     Attributes:
         rotary_dim: r, the rows of a head that rotate.
@@ -42,7 +44,8 @@ class RopeTable:
             )
         if cos.ndim not in (2, 3) or not cos.is_floating_point():
             raise UsageError(
-                what=f"a table is {_said(cos)}, expected floating point [T, columns] or [B, T, columns]",
+                what=f"a table is {_said(cos)}",
+                why="a table is floating point, [T, columns] or [B, T, columns]",
                 fix="use `from_complex` for complex tables, and drop dimensions of size 1",
             )
         pairs = -(-cos.shape[-1] // self.column_step)
@@ -58,7 +61,7 @@ class RopeTable:
     @property
     def gathered(self) -> bool:
         """Whether a row belongs to a token, and not to a position."""
-        return self.cos.ndim == 3
+        return self.cos.ndim == 3  # noqa: PLR2004 - [B, T, columns]
 
     @property
     def rows(self) -> int:
@@ -79,8 +82,8 @@ class RopeTable:
     ) -> RopeTable:
         """A table for exactly these positions, with angles in float64.
 
-        Row t belongs to positions[t], so huge positions cost nothing. float32 angles would be off by
-        3.4e-3 in cos at position 131071 and 3.3e-2 at a million.
+        Row t belongs to positions[t], so huge positions cost nothing. float32 angles would be off
+        by 3.4e-3 in cos at position 131071 and 3.3e-2 at a million.
 
         Shapes:
             positions [T] -> cos, sin [T, P]; with axis_of_pair, [axes, T] or [axes, B, T] ->
@@ -91,7 +94,8 @@ class RopeTable:
             rotary_dim: r.
             positions: whole numbers, on any device.
             device: where the table is to lie.
-            dtype: of the table; float32 is what the kernel computes in, float64 for float64 tensors.
+            dtype: of the table; float32 is what the kernel computes in, float64 for float64
+                tensors.
             sequence_length: decides dynamic and longrope scaling.
             axis_of_pair: for M-RoPE, the axis of positions that each pair reads; see `mrope_axes`.
         """
@@ -108,7 +112,7 @@ class RopeTable:
 
     @classmethod
     def from_pairs(cls, cos: Tensor, sin: Tensor) -> RopeTable:
-        """One column for each pair, [T, r / 2] or [B, T, r / 2] (flash-attention, the RoPE paper)."""
+        """One column for each pair, [T, r / 2] or [B, T, r / 2] (flash-attention, the paper)."""
         return cls(cos=cos, sin=sin, rotary_dim=2 * cos.shape[-1])
 
     @classmethod
@@ -118,7 +122,8 @@ class RopeTable:
         Args:
             cos: cosines.
             sin: sines.
-            order: HALF_SPLIT for halves repeated (Hugging Face), INTERLEAVED for neighbours (on-paper).
+            order: HALF_SPLIT for halves repeated (Hugging Face), INTERLEAVED for neighbours
+                (on-paper).
         """
         return cls(cos=cos, sin=sin, rotary_dim=cos.shape[-1], column_step=order.pair_stride)
 
@@ -133,7 +138,7 @@ class RopeTable:
             raise UsageError(
                 what=f"a complex table is {freqs_cis.dtype}, expected complex64 or complex128",
                 why="a cast of a model to bf16 casts this buffer too, and drops its imaginary part",
-                fix="build the table after the cast, or register it as a non-persistent buffer apart",
+                fix="build the table after the cast",
             )
         parts = torch.view_as_real(freqs_cis.resolve_conj()).flatten(-2)
         return cls(
@@ -148,7 +153,7 @@ class RopeTable:
 
     @classmethod
     def from_axes(cls, cos: Tensor, sin: Tensor, axis_of_pair: tuple[int, ...]) -> RopeTable:
-        """One table for each axis of M-RoPE, [axes, B, T, r / 2 or r]: a column from each pair's axis."""
+        """A table for each axis of M-RoPE, [axes, B, T, r / 2 or r]; a pair reads its own axis."""
         columns = torch.arange(len(axis_of_pair), device=cos.device)
         axes = torch.tensor(axis_of_pair, device=cos.device)
         pairs_last = [table.movedim(0, -1)[..., columns, axes] for table in (cos, sin)]
@@ -193,8 +198,8 @@ def mrope_axes(sections: tuple[int, ...], *, interleaved: bool) -> tuple[int, ..
     (0, 1, 2, 0, 1, 2, 0)
 
     Source:
-        https://github.com/huggingface/transformers, Qwen2-VL `apply_multimodal_rotary_pos_emb` (sections)
-        and Qwen3-VL `apply_interleaved_mrope` (interleaved), v5.0.0.
+        https://github.com/huggingface/transformers, Qwen2-VL `apply_multimodal_rotary_pos_emb`
+        (sections) and Qwen3-VL `apply_interleaved_mrope` (interleaved), v5.0.0.
     """
     if not interleaved:
         return tuple(axis for axis, pairs in enumerate(sections) for _ in range(pairs))

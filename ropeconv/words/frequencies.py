@@ -1,11 +1,12 @@
 """RoPE settings as numbers: the base theta, its scaling, and the inverse frequencies that follow.
 
-Everything is float64 and pure Python, so that configs can be compared without torch. The angle of pair p at
-a position is position * inv_freq[p]; settings are equal models if and only if inv_freq and the attention
-factor are equal, whatever the names of the fields that produced them.
+Everything is float64 and pure Python, so that configs can be compared without torch. The angle of
+pair p at a position is position * inv_freq[p]; settings are equal models if and only if inv_freq
+and the attention factor are equal, whatever the names of the fields that produced them.
 
 Source:
-    The formulas are those of https://github.com/huggingface/transformers/blob/v5.0.0/src/transformers/
+    The formulas are those of
+    https://github.com/huggingface/transformers/blob/v5.0.0/src/transformers/
     modeling_rope_utils.py, which a test compares number by number.
 """
 
@@ -45,7 +46,8 @@ class Dynamic:
 class Llama3:
     """Llama 3.1's scaling: slow pairs divided by factor, fast ones kept, a ramp between.
 
-    Source: https://github.com/meta-llama/llama-models/blob/a9c89c4/models/llama3/model.py, apply_scaling.
+    Source: https://github.com/meta-llama/llama-models/blob/a9c89c4/models/llama3/model.py,
+        apply_scaling.
     """
 
     factor: float
@@ -56,7 +58,7 @@ class Llama3:
 
 @dataclass(frozen=True, kw_only=True)
 class Yarn:
-    """A ramp over the pair number between kept and interpolated frequencies, and a factor on cos and sin.
+    """A ramp over the pairs from kept to interpolated frequencies, and a factor on cos and sin.
 
     Source: Peng et al. 2023, https://arxiv.org/abs/2309.00071, section 3.
     """
@@ -87,9 +89,10 @@ class LongRope:
 
 @dataclass(frozen=True, kw_only=True)
 class Proportional:
-    """Only the first pairs turn, with the frequencies of the whole head; the others have frequency 0.
+    """Only the first pairs turn, by the frequencies of the whole head; the others stand still.
 
-    The rotary span is the whole head all the same: the still pairs are pairs, and their rows are reordered.
+    The rotary span is the whole head all the same: the still pairs are pairs, and their rows are
+    reordered.
     """
 
     rotary_share: float  # of the head's pairs, 0 to 1

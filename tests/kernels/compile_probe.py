@@ -1,0 +1,84 @@
+"""Compile the kernels for GPUs that are not here, and report what the machine code does, as JSON.
+
+Run as a process of its own with TRITON_INTERPRET=0: a process that interprets cannot compile.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import torch
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+from ropeconv.kernels.plan import Place, Rotation, make_plan
+from ropeconv.kernels.rope_kernel import rope_kernel
+from ropeconv.words.layout import LAYOUTS
+
+CUOBJDUMP = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
+TYPES = {torch.bfloat16: "*bf16", torch.float16: "*fp16", torch.float32: "*fp32"}
+
+
+def contiguous(*shape: int, dtype: torch.dtype) -> Place:
+    stride = torch.empty(shape, device="meta").stride()
+    return Place(shape, stride, dtype, torch.device("cuda"))
+
+
+def compile_rope(
+    layout: str, dtype: torch.dtype, arch: int, head_dim: int, rotary: int
+) -> dict[str, Any]:
+    """Counts of the memory instructions of one variant, by width."""
+    pair_stride, part_stride = LAYOUTS[layout].strides(rotary // 2)
+    rotation = Rotation(pair_stride, part_stride, rotary, 0, 1, 0, 1, 1, 1, 0, 0)
+    q = contiguous(2, 4096, 32, head_dim, dtype=dtype)
+    k = contiguous(2, 4096, 8, head_dim, dtype=dtype)
+    table = contiguous(4096, rotary // 2, dtype=torch.float32)
+    plan = make_plan(rotation, (q, q, k, k, table, None, None))
+    assert plan is not None
+    constants = dict(plan.constants)
+    options = {name: constants.pop(name) for name in ("num_warps", "enable_fp_fusion")}
+    pointers = [TYPES[dtype]] * 4 + ["*fp32"] * 2 + [TYPES[dtype]] * 2
+    numbers = (0, 0, *plan.numbers)
+    names = rope_kernel.arg_names
+    signature = dict(zip(names, pointers + ["i32"] * len(numbers), strict=False))
+    signature |= dict.fromkeys(constants, "constexpr")
+    attrs = {(at,): [["tt.divisibility", 16]] for at in range(len(pointers))}
+    attrs |= {
+        (len(pointers) + at,): [["tt.divisibility", 16]]
+        for at, number in enumerate(numbers)
+        if number % 16 == 0 and names[len(pointers) + at] not in rope_kernel.do_not_specialize
+    }
+    source = ASTSource(rope_kernel, signature, constants, attrs)
+    compiled = triton.compile(source, target=GPUTarget("cuda", arch, 32), options=options)
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(compiled.asm["cubin"])
+        file.flush()
+        command = [CUOBJDUMP, "--dump-sass", file.name]
+        sass = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    instructions = re.findall(
+        r"^\s+/\*[0-9a-f]{4}\*/\s+(?:@!?U?P\w+ )?([\w.]+)", sass, re.MULTILINE
+    )
+    widths: Counter[str] = Counter()
+    for name in instructions:
+        if match := re.match(r"(LDG|STG|LDL|STL|LDS|STS|BAR)\b", name):
+            width = re.search(r"\.(U8|U16|64|128)\b", name)
+            widths[f"{match[1]}.{width[1] if width else 32}"] += 1
+    return {
+        "widths": dict(widths),
+        "instructions": len(instructions),
+        "shared": compiled.metadata.shared,
+    }
+
+
+if __name__ == "__main__":
+    cases = json.loads(sys.argv[1])
+    dtypes = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+    sys.stdout.write(json.dumps([compile_rope(*[dtypes.get(x, x) for x in case]) for case in cases]))
