@@ -1,0 +1,112 @@
+"""What both formats' folders have in common: side files, the manifest of an earlier conversion."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from typing import TYPE_CHECKING
+
+from ropeconv.formats.checkpoint import Carried, KeptTensor, parse_object, read_text
+from ropeconv.words.dtypes import DType
+from ropeconv.words.errors import BrokenFile, Unsupported
+from ropeconv.words.layout import LAYOUTS, RopeLayout
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+MANIFEST = "ropeconv.json"
+MANIFEST_SCHEMA = 1
+STAMP_KEY = "ropeconv.layout"  # in safetensors metadata; a record of the same name in a .pth
+
+WEIGHT_NAMES = re.compile(
+    r".*\.(safetensors|pth|pt|bin|ckpt|gguf|h5|msgpack|onnx)(\.index\.json)?"
+)
+CONFIG_NAMES = {"config.json", "params.json", MANIFEST}
+STALE_NAMES = {"checklist.chk": "its checksums are those of the source's files"}
+
+
+def sort_side_files(root: Path, names: list[str]) -> tuple[list[str], list[tuple[str, str]]]:
+    """Names to copy verbatim (tokenizers, licences, generation settings), and names left out, why."""
+    copied: list[str] = []
+    left_out: list[tuple[str, str]] = []
+    for name in names:
+        if name in CONFIG_NAMES or name.startswith("."):
+            continue
+        if name in STALE_NAMES:
+            left_out.append((name, STALE_NAMES[name]))
+        elif WEIGHT_NAMES.fullmatch(name):
+            left_out.append((name, "weights that do not belong to this checkpoint"))
+        elif (root / name).is_dir():
+            left_out.append((name, "a folder"))
+        elif (root / name).is_file():
+            copied.append(name)
+        else:
+            left_out.append((name, "no regular file"))
+    return copied, left_out
+
+
+def read_stamp(found: str | None, origin: str) -> RopeLayout | None:
+    """The layout that a stamp declares."""
+    if found is None:
+        return None
+    if found not in LAYOUTS:
+        raise Unsupported(
+            what=f"`{origin}` is stamped with the layout `{found[:40]}`, which ropeconv does not know",
+            fix="a newer ropeconv may have written it",
+        )
+    return LAYOUTS[found]
+
+
+def read_carried(root: Path) -> Carried:
+    """What an earlier conversion kept for the way back; nothing if there was none."""
+    path = root / MANIFEST
+    if not path.is_file():
+        return Carried()
+    manifest = parse_object(read_text(path), str(path))
+    match manifest:
+        case {"schema": 1, "carried": {"config": str(config), "embedding_split": str(split), "dropped": list(kept)}}:
+            return Carried(
+                config=config,
+                embedding_split=split,
+                dropped=tuple(_kept(entry, path) for entry in kept),
+            )
+        case _:
+            raise BrokenFile(
+                what=f"`{path}` is no manifest of this ropeconv",
+                why=f"expected schema {MANIFEST_SCHEMA} with what was carried over",
+                fix="remove it if another tool wrote it; the conversion works without it",
+            )
+
+
+def kept_entry(kept: KeptTensor) -> dict[str, object]:
+    """A kept tensor as the manifest has it."""
+    return {
+        "name": kept.name,
+        "dtype": kept.dtype.value,
+        "shape": list(kept.shape),
+        "data": base64.b64encode(kept.data).decode(),
+    }
+
+
+def _kept(entry: object, path: Path) -> KeptTensor:
+    match entry:
+        case {"name": str(name), "dtype": str(dtype), "shape": list(shape), "data": str(data)}:
+            pass
+        case _:
+            raise BrokenFile(what=f"`{path}` keeps a tensor in an unknown form")
+    try:
+        kept = KeptTensor(
+            name=name,
+            dtype=DType(dtype),
+            shape=tuple(int(size) for size in shape),
+            data=base64.b64decode(data, validate=True),
+        )
+    except (ValueError, TypeError, binascii.Error) as error:
+        raise BrokenFile(what=f"`{path}` keeps the tensor `{name[:120]}` in a broken form") from error
+    elements = 1
+    for size in kept.shape:
+        elements *= size
+    if len(kept.data) != elements * kept.dtype.nbytes:
+        raise BrokenFile(what=f"`{path}` keeps the tensor `{name[:120]}` with bytes missing")
+    return kept

@@ -1,0 +1,166 @@
+"""A family: one table of how each tensor of an architecture is treated. Tables only; no code knows a model's name.
+
+Rows are written in the notation of the words floor, with sizes by their letters:
+
+    C hidden size, F intermediate size, V vocabulary, D head dimension, H query heads, K key/value heads
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from functools import cached_property, lru_cache
+
+from ropeconv.words.errors import RowsError
+from ropeconv.words.layout import Keep, Repeat, Rope, RopeLayout, Rows
+from ropeconv.words.model import Geometry
+
+
+class Split(Enum):
+    """How a tensor is divided among model-parallel ranks."""
+
+    ROWS = "rows"  # concatenated along axis 0
+    KV_ROWS = "kv rows"  # the same, but heads are repeated when ranks exceed them
+    COLUMNS = "columns"  # concatenated along axis 1
+    EMBEDDING = "rows or columns"  # by vocabulary (Llama 3 on) or by feature (Llama 1, 2): shapes tell
+    REPLICATED = "replicated"  # whole in every rank
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rule:
+    """How one tensor, or one tensor of every layer, is treated.
+
+    Attributes:
+        name: the Hugging Face name, with `{layer}` where there is one of it in each layer.
+        meta: the same tensor in Meta's format.
+        rows: the rows in notation; also their number, which is checked against the shape.
+        columns: the letter of the second axis; empty for a vector.
+        split: how ranks divide it.
+        why: a sentence for people.
+        optional: legally absent (an output that is tied to the embedding).
+    """
+
+    name: str
+    meta: str
+    rows: str
+    columns: str
+    split: Split
+    why: str
+    optional: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Family:
+    """One architecture's table.
+
+    Attributes:
+        name: transformers' model type.
+        layout: of the rotary rows in Hugging Face's files; Meta's are interleaved.
+        dropped: names with no place in the other format, each with the reason; `{layer}` as in rules.
+    """
+
+    name: str
+    title: str
+    layout: RopeLayout
+    rules: tuple[Rule, ...]
+    dropped: tuple[tuple[str, str], ...] = field(default=())
+
+    def find(self, name: str, column: str) -> tuple[Rule, int | None] | None:
+        """The rule for a whole tensor name, and the layer in it.
+
+        Args:
+            name: as stored.
+            column: "name" for Hugging Face's spelling, "meta" for Meta's.
+        """
+        for pattern, rule in self._patterns[column]:
+            if match := pattern.fullmatch(name):
+                layer = match.groupdict().get("layer")
+                return rule, None if layer is None else int(layer)
+        return None
+
+    def reason_to_drop(self, name: str) -> str | None:
+        """Why a tensor of that name has no place in the other format; None if it is not known."""
+        for template, why in self.dropped:
+            if _pattern(template).fullmatch(name):
+                return why
+        return None
+
+    @cached_property
+    def _patterns(self) -> Mapping[str, tuple[tuple[re.Pattern[str], Rule], ...]]:
+        return {
+            "name": tuple((_pattern(rule.name), rule) for rule in self.rules),
+            "meta": tuple((_pattern(rule.meta), rule) for rule in self.rules),
+        }
+
+
+@lru_cache(maxsize=512)
+def _pattern(template: str) -> re.Pattern[str]:
+    return re.compile(re.escape(template).replace(r"\{layer\}", r"(?P<layer>0|[1-9]\d{0,5})"))
+
+
+def sizes_of(geometry: Geometry) -> dict[str, int]:
+    """The letters of the notation, with a model's numbers."""
+    return {
+        "C": geometry.hidden_size,
+        "F": geometry.intermediate_size,
+        "V": geometry.vocab_size,
+        "D": geometry.head_dim,
+        "H": geometry.num_heads,
+        "K": geometry.num_kv_heads,
+    }
+
+
+def parse_rows(text: str, sizes: Mapping[str, int]) -> tuple[Rows, ...]:
+    """Rows from their notation: parts separated by commas, sizes as letters, sums and products.
+
+    >>> parse_rows("Repeat(H, Rope(D)), Keep(2 * D)", {"H": 6, "D": 10})
+    (Repeat(times=6, parts=(Rope(dim=10),)), Keep(count=20))
+
+    Raises:
+        RowsError: the text is not in the notation.
+    """
+    try:
+        tree = ast.parse(f"({text},)", mode="eval").body
+    except SyntaxError as error:
+        raise _not_rows(text) from error
+    if not isinstance(tree, ast.Tuple):
+        raise _not_rows(text)
+    return tuple(_rows(node, sizes, text) for node in tree.elts)
+
+
+def _rows(node: ast.expr, sizes: Mapping[str, int], text: str) -> Rows:
+    match node:
+        case ast.Call(func=ast.Name(id="Keep"), args=[count], keywords=[]):
+            return Keep(_size(count, sizes, text))
+        case ast.Call(func=ast.Name(id="Rope"), args=[dim], keywords=[]):
+            return Rope(_size(dim, sizes, text))
+        case ast.Call(func=ast.Name(id="Repeat"), args=[times, *parts], keywords=[]) if parts:
+            return Repeat(_size(times, sizes, text), *(_rows(part, sizes, text) for part in parts))
+        case _:
+            raise _not_rows(text)
+
+
+def _size(node: ast.expr, sizes: Mapping[str, int], text: str) -> int:
+    match node:
+        case ast.Constant(value=int(value)):
+            return value
+        case ast.Name(id=name) if name in sizes:
+            return sizes[name]
+        case ast.BinOp(left=left, op=ast.Mult(), right=right):
+            return _size(left, sizes, text) * _size(right, sizes, text)
+        case ast.BinOp(left=left, op=ast.Add(), right=right):
+            return _size(left, sizes, text) + _size(right, sizes, text)
+        case ast.BinOp(left=left, op=ast.Sub(), right=right):
+            return _size(left, sizes, text) - _size(right, sizes, text)
+        case _:
+            raise _not_rows(text)
+
+
+def _not_rows(text: str) -> RowsError:
+    return RowsError(
+        what=f"`{text[:200]}` is not in the notation of rows",
+        why="it is made of Keep(n), Rope(r), Repeat(times, ...), the letters of sizes, + - * and numbers",
+    )

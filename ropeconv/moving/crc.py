@@ -1,0 +1,69 @@
+"""CRC-32 of data that arrives in parts, in any order.
+
+zlib sums bytes in sequence. Blocks are written by several threads, so each block is summed alone and the sums
+are combined: appending n zero bytes multiplies a CRC by x^(8n) modulo the polynomial, and CRCs add.
+
+Source:
+    zlib 1.3, crc32.c, crc32_combine (the identity, not the code).
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+POLYNOMIAL = 0xEDB88320  # of CRC-32, lowest power in the highest bit
+
+
+def combine(first: int, second: int, second_nbytes: int) -> int:
+    """The CRC of two parts joined.
+
+    >>> import zlib
+    >>> combine(zlib.crc32(b"rope"), zlib.crc32(b"conv"), 4) == zlib.crc32(b"ropeconv")
+    True
+    """
+    return _multiply(_power(second_nbytes), first) ^ second
+
+
+def _multiply(a: int, b: int) -> int:
+    """The product of two polynomials modulo the CRC's."""
+    product = 0
+    mask = 1 << 31
+    while mask:
+        if a & mask:
+            product ^= b
+        mask >>= 1
+        b = (b >> 1) ^ POLYNOMIAL if b & 1 else b >> 1
+    return product
+
+
+@lru_cache(maxsize=4096)
+def _power(nbytes: int) -> int:
+    """x^(8 * nbytes) modulo the polynomial, by squaring. Blocks have few sizes, so it is mostly cached."""
+    result, square = 1 << 31, 1 << 23  # 1, and x^8
+    while nbytes:
+        if nbytes & 1:
+            result = _multiply(square, result)
+        square = _multiply(square, square)
+        nbytes >>= 1
+    return result
+
+
+class Crc32Sum:
+    """The CRC of a run of bytes from those of its parts; the parts must tile it exactly once."""
+
+    def __init__(self, nbytes: int) -> None:
+        self._nbytes = nbytes
+        self._parts: dict[int, tuple[int, int]] = {}
+
+    def add(self, begin: int, nbytes: int, crc: int) -> None:
+        """A part, by its place in the run."""
+        self._parts[begin] = (nbytes, crc)
+
+    def value(self) -> int:
+        """The CRC of the whole run."""
+        position = total = 0
+        while position < self._nbytes:
+            nbytes, crc = self._parts[position]
+            total = combine(total, crc, nbytes)
+            position += nbytes
+        return total

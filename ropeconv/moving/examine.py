@@ -1,0 +1,146 @@
+"""Reads what the plan must know of a checkpoint's bytes: ties, copies in several ranks, stored frequencies."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ropeconv.formats.checkpoint import Checkpoint, KeptTensor
+from ropeconv.knowledge.family import Split
+from ropeconv.moving.files import read_span
+from ropeconv.thinking.evidence import Evidence, to_floats
+from ropeconv.thinking.inventory import Inventory, Piece, WholeTensor
+from ropeconv.words.errors import Contradiction, IncompleteSource, Unsupported
+from ropeconv.words.model import Note
+
+CHUNK_NBYTES = 1 << 20
+MAX_KEPT_NBYTES = 1 << 16  # a table of frequencies has at most a few hundred bytes
+MAX_DRIFT = 2e-2  # largest seen between ranks of a released model: 1e-2, norms of Llama 3 70B
+
+
+def examine(inventory: Inventory, *, allow_drift: bool) -> Evidence:
+    """The facts that only bytes can tell.
+
+    Raises:
+        Contradiction: copies that must be equal are not, or a tie that is claimed and not there.
+        IncompleteSource: there is no output, and nothing says that it is tied.
+    """
+    return Evidence(
+        tied=_is_tied(inventory),
+        kept=_kept(inventory),
+        notes=_compare_copies(inventory, allow_drift=allow_drift),
+    )
+
+
+def _is_tied(inventory: Inventory) -> bool:
+    checkpoint = inventory.checkpoint
+    claimed = checkpoint.claims.tied
+    output = inventory.find("lm_head.weight")
+    if output is None:
+        if claimed:
+            return True
+        raise IncompleteSource(
+            what=f"`{checkpoint.root}` has no output weight",
+            why=f"`{checkpoint.claims.origin}` does not say that it shares the embedding's tensor",
+            fix="download the missing files",
+        )
+    embedding = inventory.tensors[0]
+    equal = embedding.dtype == output.dtype and _same_bytes(checkpoint, embedding, output)
+    if claimed and not equal:
+        raise Contradiction(
+            what="the output differs from the embedding",
+            why=f"`{checkpoint.claims.origin}` says that they are tied; transformers would ignore the output",
+            fix="correct the config, or remove the tensor that the model does not use",
+        )
+    return equal if claimed is None else claimed
+
+
+def _same_bytes(checkpoint: Checkpoint, one: WholeTensor, other: WholeTensor) -> bool:
+    """Whether two equal-shaped tensors hold the same bytes; stops at the first difference."""
+    if one.shape != other.shape:
+        return False
+    step = max(1, CHUNK_NBYTES // one.row_nbytes)
+    for first in range(0, one.num_rows, step):
+        last = min(first + step, one.num_rows)
+        if read_rows(checkpoint, one, first, last) != read_rows(checkpoint, other, first, last):
+            return False
+    return True
+
+
+def read_rows(checkpoint: Checkpoint, tensor: WholeTensor, first: int, last: int) -> bytes:
+    """Rows of a tensor, joined from wherever they lie."""
+    result = bytearray((last - first) * tensor.row_nbytes)
+    for piece in tensor.pieces:
+        begin, end = max(first, piece.first_row), min(last, piece.last_row)
+        if begin >= end:
+            continue
+        width = piece.row_nbytes
+        offset = piece.offset + (begin - piece.first_row) * width
+        data = read_span(checkpoint.path(piece.file), offset, (end - begin) * width)
+        for row in range(begin, end):
+            place = (row - first) * tensor.row_nbytes + piece.first_byte
+            result[place : place + width] = data[(row - begin) * width : (row - begin + 1) * width]
+    return bytes(result)
+
+
+def _kept(inventory: Inventory) -> tuple[KeptTensor, ...]:
+    kept = []
+    for tensor in inventory.dropped:
+        if tensor.rank:
+            continue
+        if tensor.nbytes > MAX_KEPT_NBYTES:
+            raise Unsupported(what=f"`{tensor.name}` has {tensor.nbytes} bytes, too many for a table")
+        data = read_span(inventory.checkpoint.path(tensor.file), tensor.offset, tensor.nbytes)
+        kept.append(KeptTensor(name=tensor.name, dtype=tensor.dtype, shape=tensor.shape, data=data))
+    return tuple(kept)
+
+
+def _compare_copies(inventory: Inventory, *, allow_drift: bool) -> tuple[Note, ...]:
+    worst, where = 0.0, ""
+    for tensor in inventory.tensors:
+        for copy in tensor.copies:
+            original = next(p for p in tensor.pieces if p.first_row == copy.first_row)
+            if _equal_pieces(inventory.checkpoint, original, copy):
+                continue
+            if tensor.rule.split is not Split.REPLICATED:
+                raise Contradiction(
+                    what=f"the copies of `{tensor.name}` on several ranks differ",
+                    why="more ranks than key/value heads share them, so their bytes must be equal",
+                    fix="a rank's file is damaged or belongs to another model; download it again",
+                )
+            drift = _drift(inventory.checkpoint, tensor, original, copy)
+            if not drift <= MAX_DRIFT and not allow_drift:
+                raise Contradiction(
+                    what=f"`{tensor.name}` differs between ranks by up to {drift:.3g}",
+                    why=f"replicas of a released model differ by at most {MAX_DRIFT:g}",
+                    fix="check that the ranks belong together; --allow-replica-drift takes rank 0's",
+                )
+            if not where or drift > worst:
+                worst, where = drift, tensor.name
+    if not where:
+        return ()
+    text = f"norms differ between ranks by up to {worst:.3g} (`{where}`); rank 0's are taken"
+    return (Note(kind="drift", text=text),)
+
+
+def _equal_pieces(checkpoint: Checkpoint, one: Piece, other: Piece) -> bool:
+    for begin in range(0, one.nbytes, CHUNK_NBYTES):
+        nbytes = min(CHUNK_NBYTES, one.nbytes - begin)
+        chunks = [
+            read_span(checkpoint.path(piece.file), piece.offset + begin, nbytes)
+            for piece in (one, other)
+        ]
+        if chunks[0] != chunks[1]:
+            return False
+    return True
+
+
+def _drift(checkpoint: Checkpoint, tensor: WholeTensor, one: Piece, other: Piece) -> float:
+    """The largest absolute difference; NaN where one side has NaN, which no bound admits."""
+    values: Sequence[tuple[float, ...]] = [
+        to_floats(
+            tensor.dtype, read_span(checkpoint.path(piece.file), piece.offset, piece.nbytes)
+        )
+        for piece in (one, other)
+    ]
+    differences = [abs(a - b) for a, b in zip(*values, strict=True)]
+    return float("nan") if any(d != d for d in differences) else max(differences)  # noqa: PLR0124 - NaN

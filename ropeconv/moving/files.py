@@ -1,0 +1,108 @@
+"""Positional reads and writes of local files, complete or an error.
+
+Reads scatter: the parts of a contiguous span go to any places of a buffer, in one system call. Files are not
+mapped: a truncated mapped file kills the process, and network file systems are slow at it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from ropeconv.formats.checkpoint import reason
+from ropeconv.words.errors import SourceError
+
+MAX_VIEWS = 1024  # IOV_MAX of Linux: views of one system call
+MAX_OPEN = 16  # of each worker; a checkpoint of 2000 shards must not run out of descriptors
+BINARY = getattr(os, "O_BINARY", 0)
+
+
+class OpenFiles:
+    """Descriptors of one worker, opened when needed, the least recently used closed first."""
+
+    def __init__(self, path: Callable[[int], Path], flags: int) -> None:
+        self._path = path
+        self._flags = flags | BINARY | getattr(os, "O_CLOEXEC", 0)
+        self._open: OrderedDict[int, int] = OrderedDict()
+
+    def __getitem__(self, file: int) -> int:
+        """The descriptor of a file."""
+        if file in self._open:
+            self._open.move_to_end(file)
+            return self._open[file]
+        if len(self._open) >= MAX_OPEN:
+            os.close(self._open.popitem(last=False)[1])
+        self._open[file] = os.open(self._path(file), self._flags)
+        return self._open[file]
+
+    def close(self) -> None:
+        """Close every descriptor."""
+        while self._open:
+            os.close(self._open.popitem()[1])
+
+
+def read_scattered(descriptor: int, views: Sequence[memoryview], offset: int) -> None:
+    """Fill the views, in order, from the file's bytes at offset on.
+
+    Raises:
+        EOFError: the file ends before the views are full.
+    """
+    pending = list(views)
+    first = 0
+    while first < len(pending):
+        window = pending[first : first + MAX_VIEWS]
+        count = _read_some(descriptor, window, offset)
+        if count == 0:
+            raise EOFError
+        offset += count
+        for view in window:
+            if count < len(view):
+                pending[first] = view[count:]
+                break
+            count -= len(view)
+            first += 1
+
+
+def _read_some(descriptor: int, views: Sequence[memoryview], offset: int) -> int:
+    if hasattr(os, "preadv"):
+        return os.preadv(descriptor, views, offset)
+    os.lseek(descriptor, offset, os.SEEK_SET)  # descriptors belong to one worker
+    data = os.read(descriptor, len(views[0]))
+    views[0][: len(data)] = data
+    return len(data)
+
+
+def write_all(descriptor: int, view: memoryview, offset: int) -> None:
+    """Write the whole view at offset."""
+    while view:
+        if hasattr(os, "pwrite"):
+            count = os.pwrite(descriptor, view, offset)
+        else:
+            os.lseek(descriptor, offset, os.SEEK_SET)
+            count = os.write(descriptor, view)
+        offset += count
+        view = view[count:]
+
+
+def read_span(path: Path, offset: int, nbytes: int) -> bytes:
+    """A small contiguous span of a file."""
+    try:
+        with path.open("rb") as handle:
+            handle.seek(offset)
+            data = handle.read(nbytes)
+    except OSError as error:
+        raise SourceError(what=f"cannot read `{path}`", why=reason(error)) from error
+    if len(data) < nbytes:
+        raise shorter(path)
+    return data
+
+
+def shorter(path: Path) -> SourceError:
+    """The error for a file that became shorter than its header said."""
+    return SourceError(
+        what=f"`{path}` ended early",
+        why="it was cut while it was read",
+        fix="leave the source alone during a run, or download it again",
+    )

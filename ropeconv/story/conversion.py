@@ -1,0 +1,139 @@
+"""Convert: discover, plan, execute, seal, report."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from ropeconv.formats import hf, meta
+from ropeconv.formats.folder import MANIFEST
+from ropeconv.moving.examine import examine
+from ropeconv.moving.execute import Effort, default_jobs, execute
+from ropeconv.moving.staging import Staging, check_target
+from ropeconv.thinking.config_map import Said, check_expressible, state_model
+from ropeconv.thinking.inventory import Inventory, take_stock
+from ropeconv.thinking.manifest import render_manifest
+from ropeconv.thinking.plan import Plan
+from ropeconv.thinking.to_hf import plan_hf
+from ropeconv.thinking.to_meta import WeightsFile, plan_meta
+from ropeconv.words.events import Listener, nobody
+from ropeconv.words.model import Format, Note
+
+MAX_SHARD_NBYTES = 5 * 10**9
+
+
+@dataclass(frozen=True, kw_only=True)
+class HfOptions:
+    """What may be chosen of a Hugging Face target."""
+
+    max_shard_nbytes: int = MAX_SHARD_NBYTES
+
+
+@dataclass(frozen=True, kw_only=True)
+class MetaOptions:
+    """What may be chosen of a target in Meta's format."""
+
+    num_ranks: int = 1
+    weights: WeightsFile | None = None  # None: as the family's own releases
+    rope_freqs: bool | None = None  # None: as the generation's own releases
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConversionReport:
+    """What a conversion did, or would do."""
+
+    plan: Plan
+    source: Path
+    target: Path
+    done: bool  # False: planned only
+    effort: Effort
+
+
+def plan_conversion(
+    source: Path,
+    options: HfOptions | MetaOptions,
+    *,
+    said: Said | None = None,
+    allow_drift: bool = False,
+) -> Plan:
+    """Discover the source, examine what the plan depends on, and decide everything.
+
+    The source is in the other format than the options'.
+    """
+    checkpoint = meta.discover(source) if isinstance(options, HfOptions) else hf.discover(source)
+    inventory = take_stock(checkpoint)
+    evidence = examine(inventory, allow_drift=allow_drift)
+    model, inferred = state_model(inventory, evidence, said or Said())
+    notes = [*inventory.notes, *evidence.notes, *inferred, *_left_out(inventory)]
+    if isinstance(options, HfOptions):
+        return plan_hf(
+            inventory, evidence, model, max_shard_nbytes=options.max_shard_nbytes, notes=notes
+        )
+    notes += check_expressible(model)
+    usual = WeightsFile.SAFETENSORS if model.family == "mistral" else WeightsFile.PTH
+    if options.num_ranks > 1:
+        usual = WeightsFile.PTH
+    return plan_meta(
+        inventory,
+        evidence,
+        model,
+        num_ranks=options.num_ranks,
+        weights=options.weights or usual,
+        rope_freqs=options.rope_freqs,
+        notes=notes,
+    )
+
+
+def convert(
+    source: Path,
+    target: Path,
+    options: HfOptions | MetaOptions,
+    *,
+    said: Said | None = None,
+    allow_drift: bool = False,
+    effort: Effort | None = None,
+    dry_run: bool = False,
+    listen: Listener = nobody,
+) -> ConversionReport:
+    """Convert a checkpoint into a new folder.
+
+    Args:
+        source: folder of the checkpoint; it is only read.
+        target: folder to make; it appears when everything is in it.
+        options: the target's format and what may be chosen of it.
+        said: what no file says of the model.
+        allow_drift: take rank 0's norms although other ranks differ by more than released models do.
+        effort: threads and block size; the bytes that come out do not depend on it.
+        dry_run: plan and check only.
+        listen: hears of progress.
+
+    Raises:
+        RopeconvError: one of its kinds; nothing that looks finished is left behind.
+    """
+    effort = effort or Effort(jobs=default_jobs())
+    plan = plan_conversion(source, options, said=said, allow_drift=allow_drift)
+    manifest = render_manifest(plan)
+    check_target(target, source, plan.target_nbytes + len(manifest.encode()))
+    if not dry_run:
+        staging = Staging(target)
+        staging.begin()
+        execute(plan, staging, effort, listen)
+        texts = [(file.name, file.text) for file in plan.small_files]
+        staging.seal([*texts, (MANIFEST, manifest)])
+    return ConversionReport(
+        plan=plan, source=source, target=target, done=not dry_run, effort=effort
+    )
+
+
+def _left_out(inventory: Inventory) -> list[Note]:
+    checkpoint = inventory.checkpoint
+    notes = [
+        Note(kind="not-copied", text=f"`{name}`: {why}") for name, why in checkpoint.left_out
+    ]
+    tokenizer = {"tokenizer.model", "tekken.json"}
+    if checkpoint.format is Format.META and any(
+        checkpoint.files[number].name in tokenizer for number in checkpoint.side_files
+    ):
+        text = "the tokenizer is copied as it is; transformers may want it as tokenizer.json"
+        notes.append(Note(kind="not-converted", text=text))
+    return notes

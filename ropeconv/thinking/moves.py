@@ -1,0 +1,63 @@
+"""Moves: from the pieces of a source tensor to the pieces of a target tensor, with rows in another order."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ropeconv.thinking.inventory import Piece, WholeTensor
+from ropeconv.words.layout import RopeLayout, row_order
+
+
+@dataclass(frozen=True, kw_only=True)
+class Move:
+    """All bytes of one tensor.
+
+    Attributes:
+        order: row i of the target is row order[i] of the source; None where rows stay.
+        sources: tile the source tensor.
+        targets: cover the target tensor; a row may lie in several (norms in every rank).
+    """
+
+    name: str
+    num_rows: int
+    row_nbytes: int
+    order: tuple[int, ...] | None
+    sources: tuple[Piece, ...]
+    targets: tuple[Piece, ...]
+
+
+def make_move(
+    tensor: WholeTensor, source: RopeLayout, target: RopeLayout, targets: tuple[Piece, ...]
+) -> Move:
+    """The move of one tensor between two layouts."""
+    order = None
+    if source != target:
+        found = row_order(tensor.rows, source, target)
+        order = None if found == tuple(range(len(found))) else found
+    return Move(
+        name=tensor.name,
+        num_rows=tensor.num_rows,
+        row_nbytes=tensor.row_nbytes,
+        order=order,
+        sources=tensor.pieces,
+        targets=targets,
+    )
+
+
+def copy_move(name: str, nbytes: int, source_file: int, target_file: int) -> Move:
+    """The verbatim copy of a side file, as rows of one byte."""
+    piece = Piece(
+        file=source_file, offset=0, first_row=0, last_row=nbytes, first_byte=0, last_byte=1
+    )
+    return Move(
+        name=name,
+        num_rows=nbytes,
+        row_nbytes=1,
+        order=None,
+        sources=(piece,),
+        targets=(
+            Piece(
+                file=target_file, offset=0, first_row=0, last_row=nbytes, first_byte=0, last_byte=1
+            ),
+        ),
+    )

@@ -1,0 +1,137 @@
+"""A conversion, decided to the last byte before the first one is written.
+
+A plan is a frozen value: what files the target has, what bytes of them are known already, and which moves fill
+the rest. The same plan gives the same target, whoever executes it, in whatever order, however often interrupted.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from ropeconv.formats.checkpoint import Checkpoint, KeptTensor
+from ropeconv.formats.new_file import Checksum, Fixed, NewFile
+from ropeconv.thinking.blocks import block_nbytes
+from ropeconv.thinking.inventory import Piece, WholeTensor
+from ropeconv.thinking.moves import Move
+from ropeconv.words.layout import RopeLayout
+from ropeconv.words.model import Format, Model, Note
+
+
+@dataclass(frozen=True, kw_only=True)
+class TargetFile:
+    """A file of the target that moves fill."""
+
+    name: str
+    nbytes: int
+    fixed: tuple[Fixed, ...]
+    checksums: tuple[Checksum, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SmallFile:
+    """A file whose content the plan knows: configs and the index. Written last, at the seal."""
+
+    name: str
+    text: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dropped:
+    """A source tensor that the target does not hold, and why."""
+
+    name: str
+    why: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """Everything that a conversion will do.
+
+    Attributes:
+        files: targets of moves, by index.
+        moves: in the order of the target's bytes.
+        num_reordered: tensors whose rows move.
+        embedding_split: how the source's ranks divide the embedding, for the way back.
+        kept: dropped tensors that the manifest keeps by value.
+    """
+
+    source: Checkpoint
+    source_layout: RopeLayout
+    target_format: Format
+    target_layout: RopeLayout
+    model: Model
+    files: tuple[TargetFile, ...]
+    small_files: tuple[SmallFile, ...]
+    moves: tuple[Move, ...]
+    num_reordered: int
+    dropped: tuple[Dropped, ...]
+    kept: tuple[KeptTensor, ...]
+    embedding_split: str
+    notes: tuple[Note, ...]
+
+    @property
+    def moved_nbytes(self) -> int:
+        """Bytes that moves write; also what a progress bar counts."""
+        return sum(piece.nbytes for move in self.moves for piece in move.targets)
+
+    @property
+    def read_nbytes(self) -> int:
+        """Bytes that moves read."""
+        return sum(piece.nbytes for move in self.moves for piece in move.sources)
+
+    @property
+    def target_nbytes(self) -> int:
+        """Bytes of the target's files, without the manifest."""
+        small = sum(len(file.text.encode()) for file in self.small_files)
+        return small + sum(file.nbytes for file in self.files)
+
+    def largest_block_nbytes(self, limit: int) -> int:
+        """The largest buffer that a worker needs, in bytes."""
+        return max((block_nbytes(move, limit) for move in self.moves), default=0)
+
+    def digest(self) -> str:
+        """A name for this plan: equal for equal sources, options and versions."""
+        sha = hashlib.sha256()
+        for part in self._spelled():
+            sha.update(part.encode())
+            sha.update(b"\n")
+        return sha.hexdigest()
+
+    def _spelled(self) -> Iterator[str]:
+        yield f"{self.source.root.resolve()}"
+        yield from (repr(file) for file in self.source.files)
+        for target in self.files:
+            fixed = hashlib.sha256(b"".join(part.data for part in target.fixed)).hexdigest()
+            yield f"{target.name} {target.nbytes} {fixed} {target.checksums}"
+        yield from (repr(file) for file in self.small_files)
+        yield from (repr(move) for move in self.moves)
+
+
+def place_fixed(file: NewFile, constants: Sequence[KeptTensor]) -> NewFile:
+    """The file with the data of small constant tensors filled in, checksums included."""
+
+    fixed = list(file.fixed)
+    checksums = list(file.checksums)
+    for constant in constants:
+        begin = file.offsets[constant.name]
+        fixed.append(Fixed(offset=begin, data=constant.data))
+        for checksum in [entry for entry in checksums if entry.begin == begin]:
+            checksums.remove(checksum)
+            crc = zlib.crc32(constant.data).to_bytes(4, "little")
+            fixed += [Fixed(offset=place, data=crc) for place in checksum.places]
+    return replace(file, fixed=tuple(fixed), checksums=tuple(checksums))
+
+
+def whole_piece(tensor: WholeTensor, *, file: int, offset: int) -> Piece:
+    """A tensor stored in one piece."""
+    return Piece(
+        file=file,
+        offset=offset,
+        first_row=0,
+        last_row=tensor.num_rows,
+        first_byte=0,
+        last_byte=tensor.row_nbytes,
+    )
