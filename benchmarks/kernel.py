@@ -133,7 +133,8 @@ def compare(shape: Shape, dtype: torch.dtype, dtype_name: str) -> None:
         print(
             f"| {contender.name} | {alone_ms * 1e3:.1f} "
             f"| {contender.passes * nbytes / alone_ms / 1e6:.0f} "
-            f"| {contender.passes * copy_ms / alone_ms:.3f} | {call_ms * 1e3:.1f} | {error} | {contender.note} |",
+            f"| {contender.passes * copy_ms / alone_ms:.3f} | {call_ms * 1e3:.1f} "
+            f"| {error} | {contender.note} |",
             flush=True,
         )
 

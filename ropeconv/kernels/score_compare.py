@@ -58,7 +58,8 @@ class ScoreForm:
     ) -> ScoreForm:
         """The rows of two projections as they are.
 
-        Token c is the unit vector e_c, so its q is column c. A view, nothing is copied. Slice columns to compare fewer tokens: `q_weight[:, ::16]`.
+        Token c is the unit vector e_c, so its q is column c. A view, nothing is copied. Slice
+        columns to compare fewer tokens: `q_weight[:, ::16]`.
 
         Shapes:
             q_weight [H * D, C], k_weight [K * D, C].

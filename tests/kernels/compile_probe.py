@@ -36,7 +36,11 @@ def compile_rope(
     layout: str, dtype: torch.dtype, arch: int, head_dim: int, rotary: int
 ) -> dict[str, Any]:
     """Counts of the memory instructions of one variant, by width."""
-    pair_stride, part_stride = LAYOUTS[layout].strides(rotary // 2)
+    # "stride-two" is what an interleaved kernel does that loads the parts of its pairs one by one.
+    strides = {"stride-two": (2, rotary)} | {
+        name: each.strides(rotary // 2) for name, each in LAYOUTS.items()
+    }
+    pair_stride, part_stride = strides[layout]
     rotation = Rotation(pair_stride, part_stride, rotary, 0, 1, 0, 1, 1, 1, 0, 0)
     q = contiguous(2, 4096, 32, head_dim, dtype=dtype)
     k = contiguous(2, 4096, 8, head_dim, dtype=dtype)
@@ -81,4 +85,6 @@ def compile_rope(
 if __name__ == "__main__":
     cases = json.loads(sys.argv[1])
     dtypes = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
-    sys.stdout.write(json.dumps([compile_rope(*[dtypes.get(x, x) for x in case]) for case in cases]))
+    sys.stdout.write(
+        json.dumps([compile_rope(*[dtypes.get(x, x) for x in case]) for case in cases])
+    )
