@@ -1,0 +1,88 @@
+"""Convert LLM checkpoints between RoPE row layouts and formats, and prove the result.
+
+    import ropeconv
+    from pathlib import Path
+
+    ropeconv.convert(Path("Llama-3.2-1B/original"), Path("out"), ropeconv.HfOptions())
+    verdict = ropeconv.verify(Path("out"), Path("Llama-3.2-1B/original"))
+
+    rows = (ropeconv.Repeat(num_heads, ropeconv.Rope(head_dim)),)
+    q_proj = ropeconv.reorder_rows(wq, rows, source=ropeconv.INTERLEAVED,
+    target=ropeconv.HALF_SPLIT)
+
+Names are loaded when they are first used; nothing here imports torch before a proof needs it.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from ropeconv.version import __version__
+
+if TYPE_CHECKING:
+    from ropeconv.proof.verdict import Outcome, Verdict
+    from ropeconv.story.conversion import ConversionReport, HfOptions, MetaOptions, convert
+    from ropeconv.story.inspection import Inspection, inspect
+    from ropeconv.story.verification import verify
+    from ropeconv.thinking.config_map import Said
+    from ropeconv.words.errors import RopeconvError
+    from ropeconv.words.layout import (
+        HALF_SPLIT,
+        INTERLEAVED,
+        Keep,
+        Repeat,
+        Rope,
+        RopeLayout,
+        num_rows,
+        reorder_rows,
+        row_order,
+    )
+
+__all__ = [
+    "HALF_SPLIT",
+    "INTERLEAVED",
+    "ConversionReport",
+    "HfOptions",
+    "Inspection",
+    "Keep",
+    "MetaOptions",
+    "Outcome",
+    "Repeat",
+    "Rope",
+    "RopeLayout",
+    "RopeconvError",
+    "Said",
+    "Verdict",
+    "__version__",
+    "convert",
+    "inspect",
+    "num_rows",
+    "reorder_rows",
+    "row_order",
+    "verify",
+]
+
+_HOMES = {
+    "ropeconv.proof.verdict": ("Outcome", "Verdict"),
+    "ropeconv.story.conversion": ("ConversionReport", "HfOptions", "MetaOptions", "convert"),
+    "ropeconv.story.inspection": ("Inspection", "inspect"),
+    "ropeconv.story.verification": ("verify",),
+    "ropeconv.thinking.config_map": ("Said",),
+    "ropeconv.words.errors": ("RopeconvError",),
+    "ropeconv.words.layout": (
+        "HALF_SPLIT", "INTERLEAVED", "Keep", "Repeat", "Rope", "RopeLayout", "num_rows",
+        "reorder_rows", "row_order",
+    ),
+}  # fmt: skip
+
+
+def __getattr__(name: str) -> object:
+    for module, names in _HOMES.items():
+        if name in names:
+            return getattr(import_module(module), name)
+    raise AttributeError(f"module 'ropeconv' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    return __all__

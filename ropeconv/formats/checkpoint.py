@@ -1,10 +1,9 @@
-"""A checkpoint as found on disk: which tensor's bytes lie where. Formats fill it in; nobody else parses."""
+"""A checkpoint as found on disk: which tensor's bytes lie where. Formats alone fill it in."""
 
 from __future__ import annotations
 
 import json
 import math
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -123,7 +122,7 @@ def folder_names(root: Path) -> list[str]:
             fix="name the folder that holds the weights and their config",
         )
     try:
-        return sorted(os.listdir(root))
+        return sorted(path.name for path in root.iterdir())
     except OSError as error:
         raise SourceError(what=f"cannot list `{root}`", why=reason(error)) from error
 
@@ -134,7 +133,8 @@ def plain_name(name: str, origin: str) -> str:
         raise HostileFile(
             what=f"`{origin}` names the file `{name[:80]}`, which is no plain file name",
             why="a checkpoint's files lie in its own folder",
-            fix="do not trust this checkpoint; names with separators can reach any file of the machine",
+            fix="do not trust this checkpoint; names with separators can reach any file of the"
+            " machine",
         )
     return name
 

@@ -1,4 +1,4 @@
-"""Typed access to the fields of a config file: a value of another type is an error that names it."""
+"""Typed access to the fields of a config file: a value of a wrong type is a named error."""
 
 from __future__ import annotations
 
@@ -80,4 +80,6 @@ class Fields:
         return value
 
     def _wrong(self, key: str, value: object, expected: str) -> BrokenFile:
-        return BrokenFile(what=f"`{self.origin}` has `{key}` = {str(value)[:60]}, expected {expected}")
+        return BrokenFile(
+            what=f"`{self.origin}` has `{key}` = {str(value)[:60]}, expected {expected}"
+        )

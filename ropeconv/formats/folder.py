@@ -19,15 +19,13 @@ MANIFEST = "ropeconv.json"
 MANIFEST_SCHEMA = 1
 STAMP_KEY = "ropeconv.layout"  # in safetensors metadata; a record of the same name in a .pth
 
-WEIGHT_NAMES = re.compile(
-    r".*\.(safetensors|pth|pt|bin|ckpt|gguf|h5|msgpack|onnx)(\.index\.json)?"
-)
+WEIGHT_NAMES = re.compile(r".*\.(safetensors|pth|pt|bin|ckpt|gguf|h5|msgpack|onnx)(\.index\.json)?")
 CONFIG_NAMES = {"config.json", "params.json", MANIFEST}
 STALE_NAMES = {"checklist.chk": "its checksums are those of the source's files"}
 
 
 def sort_side_files(root: Path, names: list[str]) -> tuple[list[str], list[tuple[str, str]]]:
-    """Names to copy verbatim (tokenizers, licences, generation settings), and names left out, why."""
+    """Names to copy verbatim (tokenizers, licences, settings), and names left out, with reasons."""
     copied: list[str] = []
     left_out: list[tuple[str, str]] = []
     for name in names:
@@ -52,7 +50,8 @@ def read_stamp(found: str | None, origin: str) -> RopeLayout | None:
         return None
     if found not in LAYOUTS:
         raise Unsupported(
-            what=f"`{origin}` is stamped with the layout `{found[:40]}`, which ropeconv does not know",
+            what=f"`{origin}` is stamped with the layout `{found[:40]}`, which ropeconv does not"
+            " know",
             fix="a newer ropeconv may have written it",
         )
     return LAYOUTS[found]
@@ -65,7 +64,14 @@ def read_carried(root: Path) -> Carried:
         return Carried()
     manifest = parse_object(read_text(path), str(path))
     match manifest:
-        case {"schema": 1, "carried": {"config": str(config), "embedding_split": str(split), "dropped": list(kept)}}:
+        case {
+            "schema": 1,
+            "carried": {
+                "config": str(config),
+                "embedding_split": str(split),
+                "dropped": list(kept),
+            },
+        }:
             return Carried(
                 config=config,
                 embedding_split=split,
@@ -103,7 +109,9 @@ def _kept(entry: object, path: Path) -> KeptTensor:
             data=base64.b64decode(data, validate=True),
         )
     except (ValueError, TypeError, binascii.Error) as error:
-        raise BrokenFile(what=f"`{path}` keeps the tensor `{name[:120]}` in a broken form") from error
+        raise BrokenFile(
+            what=f"`{path}` keeps the tensor `{name[:120]}` in a broken form"
+        ) from error
     elements = 1
     for size in kept.shape:
         elements *= size

@@ -66,7 +66,9 @@ def discover(root: Path) -> Checkpoint:
             what=f"the shards of `{root}` are stamped with different layouts: {sorted(stamps)}",
             fix="shards of two conversions were mixed; start from one of them",
         )
-    side, left_out = sort_side_files(root, [name for name in names if name not in {*weights, INDEX}])
+    side, left_out = sort_side_files(
+        root, [name for name in names if name not in {*weights, INDEX}]
+    )
     text = read_text(root / CONFIG)
     return Checkpoint(
         root=root,
@@ -119,7 +121,9 @@ def _unindexed(root: Path, names: list[str]) -> list[str]:
         what=f"`{root}` has no `{SINGLE}` and no `{INDEX}`",
         why="weights must be in safetensors"
         + (": the `.bin` files here are pickles" if any(n.endswith(".bin") for n in names) else ""),
-        fix="save the model with safe_serialization=True" if any(n.endswith(".bin") for n in names) else "check the folder",
+        fix="save the model with safe_serialization=True"
+        if any(n.endswith(".bin") for n in names)
+        else "check the folder",
     )
 
 

@@ -1,4 +1,4 @@
-"""Meta's folders (and Mistral's native ones): params.json and consolidated weights, one file for each rank."""
+"""Meta's folders (and Mistral's native ones): params.json and one weights file for each rank."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ RANK = re.compile(r"consolidated\.(\d{1,4})\.pth")
 ALONE = ("consolidated.pth", "consolidated.safetensors")
 
 KNOWN_PARAMS = {
-    "dim", "n_layers", "n_heads", "n_kv_heads", "head_dim", "hidden_dim", "vocab_size", "multiple_of",
-    "ffn_dim_multiplier", "norm_eps", "rope_theta", "use_scaled_rope", "sliding_window", "max_seq_len",
-    "max_position_embeddings", "max_batch_size", "tied_embeddings",
+    "dim", "n_layers", "n_heads", "n_kv_heads", "head_dim", "hidden_dim", "vocab_size",
+    "multiple_of", "ffn_dim_multiplier", "norm_eps", "rope_theta", "use_scaled_rope",
+    "sliding_window", "max_seq_len", "max_position_embeddings", "max_batch_size", "tied_embeddings",
 }  # fmt: skip
 REASONS = {
     "moe": "experts have no table yet",
@@ -129,7 +129,7 @@ def _ranks(root: Path, names: list[str]) -> list[str]:
 
 
 def read_claims(text: str, origin: str) -> Claims:
-    """What params.json says, in ropeconv's words. An unknown key is an error: it may change the model."""
+    """What params.json says, in ropeconv's words. An unknown key may change the model: an error."""
     values = parse_object(text, origin)
     if isinstance(values.get("model"), dict):
         values = values["model"]
@@ -183,7 +183,9 @@ def feed_forward_width(dim: int, multiple_of: int, multiplier: float | None) -> 
 RELEASED_RULES = ((256, None), (1024, 1.3), (4096, 1.3), (4096, 1.2), (256, 1.5), (256, 1.0))
 
 
-def width_rule(dim: int, width: int, preferred: tuple[int, float | None] | None) -> tuple[int, float | None]:
+def width_rule(
+    dim: int, width: int, preferred: tuple[int, float | None] | None
+) -> tuple[int, float | None]:
     """multiple_of and ffn_dim_multiplier from which Meta's code derives that width.
 
     Released pairs come first; otherwise multiple_of is the width itself, which always works.
@@ -242,7 +244,7 @@ def render_params(model: Model, carried: str) -> str:
 
 
 def expressible(scaling: Scaling) -> bool:
-    """Whether params.json's one flag can stand for this scaling: Meta's code fixes the other numbers."""
+    """Whether params.json's one flag can stand for this scaling; code fixes the other numbers."""
     return isinstance(scaling, Default) or (
         isinstance(scaling, Llama3)
         and (scaling.low_freq_factor, scaling.high_freq_factor, scaling.original_max_positions)
@@ -254,4 +256,3 @@ def expressible(scaling: Scaling) -> bool:
 def rank_name(rank: int) -> str:
     """The file name of a rank's weights."""
     return f"consolidated.{rank:02d}.pth"
-

@@ -1,4 +1,4 @@
-"""A file to be written, before its first byte: what is known already, and where each tensor will lie."""
+"""A file to be written: what is known of it already, and where each tensor will lie."""
 
 from __future__ import annotations
 

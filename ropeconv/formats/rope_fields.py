@@ -1,8 +1,9 @@
 """RoPE settings in config.json, in both spellings.
 
-transformers 4 writes `rope_theta` and `rope_scaling`, transformers 5 writes `rope_parameters` with both inside.
-Files of either kind, and files with both, are in use; readers of one kind silently take theta 10000 from a
-file of the other. So both are read, a conflict is an error that names both fields, and both are written.
+transformers 4 writes `rope_theta` and `rope_scaling`, transformers 5 writes `rope_parameters` with
+both inside. Files of either kind, and files with both, are in use; readers of one kind silently
+take theta 10000 from a file of the other. So both are read, a conflict is an error that names both
+fields, and both are written.
 """
 
 from __future__ import annotations
@@ -37,8 +38,8 @@ def read_rope(config: Fields) -> tuple[float | None, Scaling]:
         origin: theta
         for origin, theta in (
             ("rope_theta", config.number("rope_theta")),
-            ("rope_parameters.rope_theta", new and new.number("rope_theta")),
-            ("rope_scaling.rope_theta", old and old.number("rope_theta")),
+            ("rope_parameters.rope_theta", new.number("rope_theta") if new else None),
+            ("rope_scaling.rope_theta", old.number("rope_theta") if old else None),
         )
         if theta is not None
     }
@@ -124,7 +125,8 @@ def _scaling(table: Fields, config: Fields) -> Scaling:
             )
         case other:
             raise Unsupported(
-                what=f"`{table.origin}` has the RoPE type `{other[:40]}`, which ropeconv does not know",
+                what=f"`{table.origin}` has the RoPE type `{other[:40]}`, which ropeconv does not"
+                " know",
                 why="its frequencies cannot be compared",
             )
 
@@ -145,7 +147,8 @@ def _scaling_fields(scaling: Scaling) -> dict[str, object]:
             }
         case Dynamic() | Yarn() | LongRope() | Proportional():
             raise Unsupported(
-                what=f"a {type(scaling).__name__.lower()} scaling cannot be written to config.json yet",
+                what=f"a {type(scaling).__name__.lower()} scaling cannot be written to"
+                " config.json yet",
                 why="no source format of ropeconv's states one without a config.json of its own",
             )
         case _ as unreachable:

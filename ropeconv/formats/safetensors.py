@@ -1,7 +1,7 @@
 """safetensors headers, read and written. Data bytes are moved elsewhere.
 
-A file is 8 bytes of little-endian header length, a JSON header, then the data. The header names for each
-tensor its dtype, shape and byte range; ranges tile the data without gap or overlap.
+A file is 8 bytes of little-endian header length, a JSON header, then the data. The header names for
+each tensor its dtype, shape and byte range; ranges tile the data without gap or overlap.
 
 Source:
     https://github.com/huggingface/safetensors/blob/24b0b28/safetensors/src/tensor.rs
@@ -13,7 +13,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ropeconv.formats.checkpoint import StoredTensor, look_at, parse_object, reason
 from ropeconv.formats.new_file import Fixed, NewFile, NewTensor
@@ -81,7 +81,7 @@ def _all_strings(metadata: object) -> bool:
     return isinstance(metadata, dict) and all(isinstance(v, str) for v in metadata.values())
 
 
-def _tensor(path: Path, name: str, entry: Any, start: int, file: int, rank: int) -> StoredTensor:
+def _tensor(path: Path, name: str, entry: object, start: int, file: int, rank: int) -> StoredTensor:
     match entry:
         case {"dtype": str(spelling), "shape": list(shape), "data_offsets": [int(begin), int(end)]}:
             pass
@@ -89,7 +89,8 @@ def _tensor(path: Path, name: str, entry: Any, start: int, file: int, rank: int)
             raise BrokenFile(what=f"`{path}` describes tensor `{name[:120]}` in an unknown form")
     if spelling not in DType.__members__:
         raise Unsupported(
-            what=f"tensor `{name[:120]}` has the dtype `{spelling[:20]}`, which ropeconv does not know",
+            what=f"tensor `{name[:120]}` has the dtype `{spelling[:20]}`, which ropeconv does not"
+            " know",
             why=f"known are {', '.join(DType.__members__)}",
         )
     if not all(type(size) is int and size >= 0 for size in shape):
@@ -123,7 +124,7 @@ def _check_tiling(path: Path, tensors: Sequence[StoredTensor], start: int, size:
 
 
 def new_safetensors(tensors: Sequence[NewTensor], metadata: Mapping[str, str]) -> NewFile:
-    """A file with a deterministic header: wide dtypes first (so that each tensor is aligned), then by name.
+    """A file with a deterministic header: wide dtypes first, so that each is aligned, then names.
 
     The order is that of the stock writer; keys of the metadata are sorted, which it does not do.
     """

@@ -1,9 +1,9 @@
 """PyTorch's zip files (`.pth`), read and written without torch and without running a pickle.
 
-A file is a zip of stored entries under one root folder: `data.pkl` describes the tensors, `data/N` holds
-the bytes of storage N. The description is a pickle program. It is not executed: a closed list of opcodes is
-interpreted over plain values, and only the constructors of tensors are understood. Anything else is refused
-by name, and there is no way to ask for less care.
+A file is a zip of stored entries under one root folder: `data.pkl` describes the tensors, `data/N`
+holds the bytes of storage N. The description is a pickle program. It is not executed: a closed list
+of opcodes is interpreted over plain values, and only the constructors of tensors are understood.
+Anything else is refused by name, and there is no way to ask for less care.
 
 Source:
     https://github.com/pytorch/pytorch/blob/v2.6.0/torch/serialization.py and torch/_utils.py
@@ -102,7 +102,8 @@ def read_tensors(root: Path, name: str, file: int, rank: int) -> tuple[StoredTen
         (found,) = found.values()  # one wrapper in use around Meta's own names
     if not isinstance(found, dict):
         raise Unsupported(
-            what=f"`{path}` holds a {type(found).__name__.strip('_').lower()}, expected a state dict"
+            what=f"`{path}` holds a {type(found).__name__.strip('_').lower()}, expected a state"
+            " dict"
         )
     return tuple(
         _place(path, key, value, entries, prefix, file, rank) for key, value in found.items()
@@ -142,7 +143,9 @@ def _entries(path: Path, size: int) -> tuple[dict[str, _Entry], str]:
                 header = handle.read(LOCAL_HEADER_NBYTES)
                 if len(header) < LOCAL_HEADER_NBYTES or header[:4] != b"PK\x03\x04":
                     raise BrokenFile(what=f"`{path}` has no entry where its directory says")
-                skip = int.from_bytes(header[26:28], "little") + int.from_bytes(header[28:30], "little")
+                skip = int.from_bytes(header[26:28], "little") + int.from_bytes(
+                    header[28:30], "little"
+                )
                 offset = info.header_offset + LOCAL_HEADER_NBYTES + skip
                 if offset + info.file_size > size or info.file_size != info.compress_size:
                     raise BrokenFile(
@@ -202,16 +205,20 @@ def _place(
 ) -> StoredTensor:
     if not isinstance(key, str) or not isinstance(value, _Tensor):
         raise Unsupported(
-            what=f"`{path}` holds a {type(value).__name__.strip('_').lower()} under `{str(key)[:80]}`,"
+            what=f"`{path}` holds a {type(value).__name__.strip('_').lower()} under"
+            f" `{str(key)[:80]}`,"
             " expected tensors only",
             fix="save the state dict of the model alone",
         )
     entry = entries.get(f"{prefix}data/{value.storage.key}")
     if entry is None:
-        raise BrokenFile(what=f"tensor `{key[:120]}` of `{path}` lies in a storage that is not there")
+        raise BrokenFile(
+            what=f"tensor `{key[:120]}` of `{path}` lies in a storage that is not there"
+        )
     if not _is_contiguous(value.shape, value.stride):
         raise Unsupported(
-            what=f"tensor `{key[:120]}` of `{path}` has strides {value.stride} for shape {value.shape}",
+            what=f"tensor `{key[:120]}` of `{path}` has strides {value.stride} for shape"
+            f" {value.shape}",
             why="a transposed or sliced view was saved",
             fix="call .contiguous() on it before torch.save",
         )
@@ -219,7 +226,8 @@ def _place(
     nbytes = math.prod(value.shape) * value.dtype.nbytes
     if begin < 0 or begin + nbytes > entry.nbytes:
         raise BrokenFile(
-            what=f"tensor `{key[:120]}` of `{path}` reaches to byte {begin + nbytes} of a storage with"
+            what=f"tensor `{key[:120]}` of `{path}` reaches to byte {begin + nbytes} of a storage"
+            " with"
             f" {entry.nbytes}",
         )
     return StoredTensor(
@@ -243,8 +251,8 @@ def _is_contiguous(shape: tuple[int, ...], stride: tuple[int, ...]) -> bool:
     return True
 
 
-def _run(program: bytes, path: Path) -> object:
-    """Interpret the closed list of opcodes; the values are strings, numbers, tuples, dicts, tensors."""
+def _run(program: bytes, path: Path) -> object:  # noqa: PLR0915 - one arm for each opcode
+    """Interpret the closed list of opcodes over strings, numbers, tuples, dicts and tensors."""
     stack: list[object] = []
     memo: dict[int, object] = {}
     try:
@@ -277,13 +285,13 @@ def _run(program: bytes, path: Path) -> object:
                 case "TUPLE":
                     stack.append(tuple(_to_mark(stack)))
                 case "BINPUT" | "LONG_BINPUT":
-                    memo[argument] = stack[-1]
+                    memo[_number(argument)] = stack[-1]
                 case "MEMOIZE":
                     memo[len(memo)] = stack[-1]
                 case "BINGET" | "LONG_BINGET":
-                    stack.append(memo[argument])
+                    stack.append(memo[_number(argument)])
                 case "GLOBAL":
-                    stack.append(_Global(name=argument.replace(" ", ".")))
+                    stack.append(_Global(name=str(argument).replace(" ", ".")))
                 case "STACK_GLOBAL":
                     name, module = stack.pop(), stack.pop()
                     stack.append(_Global(name=f"{module}.{name}"))
@@ -301,7 +309,9 @@ def _run(program: bytes, path: Path) -> object:
                 case "BUILD":
                     stack.pop()  # `_metadata` of a state dict: version numbers of modules
                     if not isinstance(stack[-1], dict):
-                        raise HostileFile(what=f"the pickle of `{path}` sets the state of an object")
+                        raise HostileFile(
+                            what=f"the pickle of `{path}` sets the state of an object"
+                        )
                 case other:
                     raise HostileFile(
                         what=f"the pickle of `{path}` uses the opcode `{other}`",
@@ -311,6 +321,12 @@ def _run(program: bytes, path: Path) -> object:
     except (ValueError, IndexError, KeyError, TypeError, UnicodeDecodeError) as error:
         raise BrokenFile(what=f"the pickle of `{path}` is damaged", why=str(error)[:200]) from error
     raise BrokenFile(what=f"the pickle of `{path}` has no end")
+
+
+def _number(argument: object) -> int:
+    if not isinstance(argument, int):
+        raise TypeError("a memo key is no number")
+    return argument
 
 
 def _to_mark(stack: list[object]) -> list[object]:
@@ -360,12 +376,27 @@ def _construct(callee: object, arguments: object, path: Path) -> object:
             return tensor
         case (
             "torch._utils._rebuild_tensor_v2",
-            (_Storage(dtype=DType() as dtype) as storage, int(offset), tuple(shape), tuple(stride), *_),
+            (
+                _Storage(dtype=DType() as dtype) as storage,
+                int(offset),
+                tuple(shape),
+                tuple(stride),
+                *_,
+            ),
         ):
             return _tensor(storage, dtype, offset, shape, stride, path)
         case (
             "torch._utils._rebuild_tensor_v3",
-            (_Storage() as storage, int(offset), tuple(shape), tuple(stride), _, _, _Global(name=name), *_),
+            (
+                _Storage() as storage,
+                int(offset),
+                tuple(shape),
+                tuple(stride),
+                _,
+                _,
+                _Global(name=name),
+                *_,
+            ),
         ) if name.removeprefix("torch.") in BY_TORCH_NAME:
             dtype = BY_TORCH_NAME[name.removeprefix("torch.")]
             return _tensor(storage, dtype, offset, shape, stride, path)

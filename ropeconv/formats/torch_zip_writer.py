@@ -1,8 +1,9 @@
 """The frame of a PyTorch zip file (`.pth`): every byte but the tensors' own, laid out in advance.
 
-The result is what `torch.save` makes of a dict of contiguous tensors: stored entries, storages aligned to 64
-bytes by a padding field, zip64 records where sizes need them. CRC-32 fields are listed to be patched, because
-they are known only when the data has passed by; `zipfile` and lazy readers refuse a wrong one.
+The result is what `torch.save` makes of a dict of contiguous tensors: stored entries, storages
+aligned to 64 bytes by a padding field, zip64 records where sizes need them. CRC-32 fields are
+listed to be patched, because they are known only when the data has passed by; `zipfile` and lazy
+readers refuse a wrong one.
 
 Source:
     https://pkware.cachefly.net/webdocs/casestudies/APPNOTE.TXT, sections 4.3 to 4.5
@@ -37,13 +38,12 @@ class _Entry:
     data_offset: int
 
 
-def new_torch_zip(
-    root: str, tensors: Sequence[NewTensor], records: Mapping[str, bytes]
-) -> NewFile:
+def new_torch_zip(root: str, tensors: Sequence[NewTensor], records: Mapping[str, bytes]) -> NewFile:
     """The frame of a `.pth` with these tensors, in this order.
 
     Args:
         root: name of the folder inside the zip.
+        tensors: what it is to hold.
         records: further small entries; torch ignores the names it does not know.
     """
     fixed: list[Fixed] = []
@@ -152,7 +152,7 @@ def _directory(entries: Sequence[_Entry], start: int) -> tuple[bytes, dict[bytes
 
 
 def _pickle(tensors: Sequence[NewTensor]) -> bytes:
-    """A protocol-2 pickle of a dict of tensors, one storage each, as `torch.save` describes them."""
+    """A protocol-2 pickle of a dict of tensors, one storage each, as `torch.save` writes it."""
     program = [b"\x80\x02}("]
     for number, tensor in enumerate(tensors):
         kind = STORAGE_NAMES.get(tensor.dtype)

@@ -1,8 +1,11 @@
-"""A family: one table of how each tensor of an architecture is treated. Tables only; no code knows a model's name.
+"""A family: one table of how each tensor of an architecture is treated.
+
+Tables only; no code anywhere knows a model's name.
 
 Rows are written in the notation of the words floor, with sizes by their letters:
 
-    C hidden size, F intermediate size, V vocabulary, D head dimension, H query heads, K key/value heads
+    C hidden size, F intermediate size, V vocabulary, D head dimension, H query heads, K key/value
+    heads
 """
 
 from __future__ import annotations
@@ -25,7 +28,9 @@ class Split(Enum):
     ROWS = "rows"  # concatenated along axis 0
     KV_ROWS = "kv rows"  # the same, but heads are repeated when ranks exceed them
     COLUMNS = "columns"  # concatenated along axis 1
-    EMBEDDING = "rows or columns"  # by vocabulary (Llama 3 on) or by feature (Llama 1, 2): shapes tell
+    EMBEDDING = (
+        "rows or columns"  # by vocabulary (Llama 3 on) or by feature (Llama 1, 2): shapes tell
+    )
     REPLICATED = "replicated"  # whole in every rank
 
 
@@ -59,7 +64,8 @@ class Family:
     Attributes:
         name: transformers' model type.
         layout: of the rotary rows in Hugging Face's files; Meta's are interleaved.
-        dropped: names with no place in the other format, each with the reason; `{layer}` as in rules.
+        dropped: names with no place in the other format, each with the reason; `{layer}` as in
+            rules.
     """
 
     name: str
@@ -162,5 +168,6 @@ def _size(node: ast.expr, sizes: Mapping[str, int], text: str) -> int:
 def _not_rows(text: str) -> RowsError:
     return RowsError(
         what=f"`{text[:200]}` is not in the notation of rows",
-        why="it is made of Keep(n), Rope(r), Repeat(times, ...), the letters of sizes, + - * and numbers",
+        why="it is made of Keep(n), Rope(r), Repeat(times, ...), the letters of sizes, + - * and"
+        " numbers",
     )

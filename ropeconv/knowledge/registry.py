@@ -13,8 +13,8 @@ def find_family(name: str, origin: str) -> Family:
     """The table for a model type.
 
     Raises:
-        Unsupported: no table knows it. A guess from a similar name would be wrong too often: `glm4` is
-            interleaved and `glm4_moe` half-split.
+        Unsupported: no table knows it. A guess from a similar name would be wrong too often: `glm4`
+            is interleaved and `glm4_moe` half-split.
     """
     family = FAMILIES.get(name)
     if family is None:

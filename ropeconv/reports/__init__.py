@@ -1,0 +1,1 @@
+"""Reports are values; these modules only render them."""

@@ -102,7 +102,8 @@ def convert(
         target: folder to make; it appears when everything is in it.
         options: the target's format and what may be chosen of it.
         said: what no file says of the model.
-        allow_drift: take rank 0's norms although other ranks differ by more than released models do.
+        allow_drift: take rank 0's norms although other ranks differ by more than released models
+            do.
         effort: threads and block size; the bytes that come out do not depend on it.
         dry_run: plan and check only.
         listen: hears of progress.
@@ -127,9 +128,7 @@ def convert(
 
 def _left_out(inventory: Inventory) -> list[Note]:
     checkpoint = inventory.checkpoint
-    notes = [
-        Note(kind="not-copied", text=f"`{name}`: {why}") for name, why in checkpoint.left_out
-    ]
+    notes = [Note(kind="not-copied", text=f"`{name}`: {why}") for name, why in checkpoint.left_out]
     tokenizer = {"tokenizer.model", "tekken.json"}
     if checkpoint.format is Format.META and any(
         checkpoint.files[number].name in tokenizer for number in checkpoint.side_files

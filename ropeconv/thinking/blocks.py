@@ -1,8 +1,8 @@
 """Blocks: moves cut into pieces of work that fit a small buffer.
 
-A block reads contiguous spans of source files, scatters their rows into a buffer in target order, and writes
-contiguous parts of the buffer. The scatter is the whole of a conversion: a reorder, a join of ranks by rows or
-by columns and a split are one thing here, a list of places in the buffer.
+A block reads contiguous spans of source files, scatters their rows into a buffer in target order,
+and writes contiguous parts of the buffer. The scatter is the whole of a conversion: a reorder, a
+join of ranks by rows or by columns and a split are one thing here, a list of places in the buffer.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from functools import lru_cache
 from ropeconv.thinking.inventory import Piece
 from ropeconv.thinking.moves import Move
 
-Scatter = tuple[tuple[int, int], ...]  # (place in the buffer, bytes), in the order of the source's bytes
+# (place in the buffer, bytes), in the order of the source's bytes
+Scatter = tuple[tuple[int, int], ...]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -205,9 +206,7 @@ def _read(
     piece: Piece, first: int, last: int, deltas: tuple[int, ...] | None, areas: tuple[_Area, ...]
 ) -> Read:
     begin, end = max(first, piece.first_row), min(last, piece.last_row)
-    scatter = _scatter(
-        begin - first, end - first, piece.first_byte, piece.last_byte, deltas, areas
-    )
+    scatter = _scatter(begin - first, end - first, piece.first_byte, piece.last_byte, deltas, areas)
     return Read(
         file=piece.file,
         offset=piece.offset + (begin - piece.first_row) * piece.row_nbytes,
@@ -227,8 +226,8 @@ def _scatter(
 ) -> Scatter:
     """Places of the rows begin to end of a source piece; everything is relative to the block's first row.
 
-    Blocks of one tensor repeat each other, so nearly every call is answered from the cache: computing costs
-    about 100 us for 1 MiB of 4 KB rows, as much as moving them.
+    Blocks of one tensor repeat each other, so nearly every call is answered from the cache:
+    computing costs about 100 us for 1 MiB of 4 KB rows, as much as moving them.
     """
     if len(areas) == 1 and deltas is None:
         area = areas[0]
@@ -245,9 +244,7 @@ def _scatter(
             if left >= right or not area.first_row <= target < area.last_row:
                 continue
             place = (
-                area.start
-                + (target - area.first_row) * area.row_nbytes
-                + (left - area.first_byte)
+                area.start + (target - area.first_row) * area.row_nbytes + (left - area.first_byte)
             )
             if places and sum(places[-1]) == place:
                 places[-1] = (places[-1][0], places[-1][1] + right - left)

@@ -1,9 +1,10 @@
-"""From claims to a fully stated model: what no file says is inferred from shapes and said, or asked for.
+"""From claims to a fully stated model: what no file says is inferred and said, or asked for.
 
 Facts of released models that the inferences rest on:
-    theta            1e4 Llama 1 and 2, 1e6 CodeLlama, 5e5 from Llama 3 on; Mistral 1e4 with a window, else 1e6
-    llama3 factor    8 for 3.1 and 3.3, 32 for 3.2 1B and 3B; params.json states only that there is one
-    positions        2048 Llama 1, 4096 Llama 2, 16384 CodeLlama, 8192 Llama 3, 131072 from 3.1 on
+    theta            1e4 Llama 1 and 2, 1e6 CodeLlama, 5e5 from Llama 3 on; Mistral 1e4 with a
+    window, else 1e6 llama3 factor    8 for 3.1 and 3.3, 32 for 3.2 1B and 3B; params.json states
+    only that there is     one positions        2048 Llama 1, 4096 Llama 2, 16384 CodeLlama, 8192
+    Llama 3, 131072 from 3.1     on
     token ids        1 / 2 with 32000 or 32016 tokens, 128000 / 128001 with 128256
 """
 
@@ -29,6 +30,7 @@ FACTOR_OF_SHAPE = {  # (hidden size, layers) of released models with scaled RoPE
     (16384, 126): 8.0,
 }
 THETAS = (1e4, 1e6, 5e5)
+META_FACTOR = 8.0  # fixed in Meta's reference code
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +49,8 @@ def state_model(
 
     Args:
         inventory: the checkpoint by its shapes.
-        evidence: what bytes say: ties, and stored tables of frequencies, which must agree with theta.
+        evidence: what bytes say: ties, and stored tables of frequencies, which must agree with
+            theta.
         said: options of the user.
 
     Raises:
@@ -69,7 +72,8 @@ def state_model(
     if claims.width_rule is not None:
         width = feed_forward_width(inventory.geometry.hidden_size, *claims.width_rule)
         if width != inventory.geometry.intermediate_size:
-            text = f"the intermediate size is {inventory.geometry.intermediate_size} by shape; the formula"
+            text = f"the intermediate size is {inventory.geometry.intermediate_size} by shape;"
+            " the formula"
             notes.append(Note(kind="repaired", text=f"{text} of `{claims.origin}` gives {width}"))
     q_proj = next(tensor for tensor in inventory.tensors if tensor.name.endswith("q_proj.weight"))
     model = Model(
@@ -106,7 +110,7 @@ def check_expressible(model: Model) -> tuple[Note, ...]:
         )
     if model.family == "llama" and model.sliding_window is not None:
         raise Unsupported(what="params.json of a Llama cannot state a sliding window")
-    if isinstance(scaling, Llama3) and scaling.factor != 8.0:
+    if isinstance(scaling, Llama3) and scaling.factor != META_FACTOR:
         text = (
             f"the scaling factor is {scaling.factor:g}; params.json cannot state it, and Meta's"
             " reference code uses 8"
@@ -175,9 +179,7 @@ def _infer_theta(inventory: Inventory, freqs: tuple[StoredFreqs, ...]) -> tuple[
     return 1e4, f"a vocabulary of {inventory.geometry.vocab_size} is older than Llama 3"
 
 
-def _factor(
-    inventory: Inventory, carried: Claims | None, said: Said, notes: list[Note]
-) -> float:
+def _factor(inventory: Inventory, carried: Claims | None, said: Said, notes: list[Note]) -> float:
     claims = inventory.checkpoint.claims
     if said.rope_factor is not None:
         return said.rope_factor
@@ -189,12 +191,17 @@ def _factor(
     shape = (geometry.hidden_size, geometry.num_layers)
     if geometry.vocab_size >= LLAMA_3_VOCAB and shape in FACTOR_OF_SHAPE:
         factor = FACTOR_OF_SHAPE[shape]
-        text = f"the RoPE factor is {factor:g}: that of the released model with {shape[1]} layers of"
-        notes.append(Note(kind="inferred", text=f"{text} {shape[0]}; `{claims.origin}` states none"))
+        text = (
+            f"the RoPE factor is {factor:g}: that of the released model with {shape[1]} layers of"
+        )
+        notes.append(
+            Note(kind="inferred", text=f"{text} {shape[0]}; `{claims.origin}` states none")
+        )
         return factor
     raise NotSaid(
         what=f"`{claims.origin}` says that RoPE is scaled, not by which factor",
-        why="8 (Llama 3.1, 3.3) and 32 (3.2 1B and 3B) differ in the slow half of the frequencies, which no"
+        why="8 (Llama 3.1, 3.3) and 32 (3.2 1B and 3B) differ in the slow half of the"
+        " frequencies, which no"
         " short test shows",
         fix="pass --rope-factor 8 or --rope-factor 32",
     )
@@ -214,7 +221,7 @@ def _check_freqs(freqs: tuple[StoredFreqs, ...], rope: RopeSettings, head_dim: i
 
 
 def _agrees(table: StoredFreqs, rope: RopeSettings, head_dim: int) -> bool:
-    """Equal within one rounding to the table's dtype and a few of float32, in which tables are computed."""
+    """Equal within one rounding to the table's dtype and a few roundings of float32."""
     mantissa = {DType.BF16: 8, DType.F16: 11}.get(table.dtype, 24)
     relative = 2.0**-mantissa + 2.0**-20
     smallest = 2.0**-24 if table.dtype is DType.F16 else 0.0  # float16 is coarse below 6e-5
@@ -265,7 +272,9 @@ def _tokens(inventory: Inventory, carried: Claims | None, notes: list[Note]) -> 
     elif vocab_size == 128256:  # noqa: PLR2004 - Llama 3's vocabulary
         tokens = TokenIds(bos=128000, eos=128001)
     else:
-        notes.append(Note(kind="inferred", text="no token ids: the vocabulary is of no released model"))
+        notes.append(
+            Note(kind="inferred", text="no token ids: the vocabulary is of no released model")
+        )
         return TokenIds()
     text = f"bos {tokens.bos} and eos {tokens.eos}, by the vocabulary of {vocab_size}"
     notes.append(Note(kind="inferred", text=text))

@@ -1,4 +1,4 @@
-"""The model's sizes, from its tensors' shapes. Config files are claims that are checked against them."""
+"""The model's sizes, from its tensors' shapes. Config files are claims to be checked."""
 
 from __future__ import annotations
 
@@ -37,7 +37,10 @@ def find_geometry(
             return found
         if claimed <= 0:
             notes.append(
-                Note(kind="repaired", text=f"{what} is {found} by shape; `{claims.origin}` says {claimed}")
+                Note(
+                    kind="repaired",
+                    text=f"{what} is {found} by shape; `{claims.origin}` says {claimed}",
+                )
             )
         elif claimed != found:
             raise Contradiction(
@@ -105,11 +108,18 @@ def _heads(
         )
     if num_heads is None and head_dim is not None:
         num_heads = q_rows // head_dim
-        notes.append(Note(kind="repaired", text=f"{num_heads} query heads, from {q_rows} rows of {head_dim}"))
+        notes.append(
+            Note(kind="repaired", text=f"{num_heads} query heads, from {q_rows} rows of {head_dim}")
+        )
     elif head_dim is None and num_heads is not None:
         head_dim = q_rows // num_heads
         if head_dim * num_heads != hidden_size:
-            notes.append(Note(kind="inferred", text=f"head_dim {head_dim}, from {q_rows} rows of {num_heads} heads"))
+            notes.append(
+                Note(
+                    kind="inferred",
+                    text=f"head_dim {head_dim}, from {q_rows} rows of {num_heads} heads",
+                )
+            )
     assert num_heads is not None
     assert head_dim is not None
     if num_heads * head_dim != q_rows:
@@ -156,6 +166,7 @@ def _check(geometry: Geometry, checkpoint: Checkpoint, family: Family) -> None:
         raise Unsupported(what=f"head_dim is {geometry.head_dim}, rotary pairs need an even number")
     if geometry.num_heads % geometry.num_kv_heads:
         raise Contradiction(
-            what=f"{geometry.num_heads} query heads cannot share {geometry.num_kv_heads} key heads evenly",
+            what=f"{geometry.num_heads} query heads cannot share {geometry.num_kv_heads} key"
+            " heads evenly",
             why=f"`{checkpoint.root}` is read as {family.title}",
         )

@@ -1,7 +1,7 @@
 """What a checkpoint consists of: each tensor as one matrix of rows, wherever its pieces lie.
 
-This is where stored names, ranks and shards end: above it there are whole tensors with canonical names
-(Hugging Face's), and pieces that say which rows and columns of them lie where.
+This is where stored names, ranks and shards end: above it there are whole tensors with canonical
+names (Hugging Face's), and pieces that say which rows and columns of them lie where.
 """
 
 from __future__ import annotations
@@ -147,7 +147,8 @@ def _layout(checkpoint: Checkpoint, family: Family) -> RopeLayout:
     stamp = checkpoint.stamp
     if stamp is not None and stamp != by_format:
         raise Contradiction(
-            what=f"`{checkpoint.root}` is stamped {stamp}, but {family.title} in {checkpoint.format.value}"
+            what=f"`{checkpoint.root}` is stamped {stamp}, but {family.title} in"
+            f" {checkpoint.format.value}"
             f" format is {by_format}",
             why="a conversion that moves rows only leaves its stamp",
             fix=f"take the original, or convert it back to {by_format} rows first",
@@ -173,7 +174,8 @@ def _group(checkpoint: Checkpoint, family: Family) -> tuple[Groups, list[StoredT
             stray.append(tensor.name)
     if stray:
         raise Unsupported(
-            what=f"`{checkpoint.root}` has {len(stray)} tensors that {family.title} does not have, the"
+            what=f"`{checkpoint.root}` has {len(stray)} tensors that {family.title} does not"
+            " have, the"
             f" first is `{stray[0][:120]}`",
             why="a tensor that is left out in silence is a different model",
             fix="check the model type; biases, norms or adapters mean another family",
@@ -191,7 +193,9 @@ def _check_complete(
     layers = {layer for _, layer in groups if layer is not None}
     depth = max([*(layer + 1 for layer in layers), checkpoint.claims.num_layers or 0])
     if len(layers) + 1000 < depth:
-        raise Contradiction(what=f"`{checkpoint.root}` has layer {depth - 1}, but {len(layers)} layers")
+        raise Contradiction(
+            what=f"`{checkpoint.root}` has layer {depth - 1}, but {len(layers)} layers"
+        )
     for rule in family.rules:
         for layer in range(depth) if "{layer}" in rule.name else (None,):
             ranks = [tensor.rank for tensor in groups.get((rule, layer), ())]
@@ -201,7 +205,8 @@ def _check_complete(
             if not ranks:
                 raise IncompleteSource(
                     what=f"tensor `{name}` is missing from `{checkpoint.root}`",
-                    why=f"{family.title} has it, and the config or another tensor says {depth} layers",
+                    why=f"{family.title} has it, and the config or another tensor says {depth}"
+                    " layers",
                     fix="download the missing files",
                 )
             if ranks != list(range(checkpoint.num_ranks)):

@@ -10,7 +10,7 @@ from ropeconv.version import __version__
 
 
 def render_manifest(plan: Plan) -> str:
-    """The manifest of a finished target, as JSON. It holds no time and no path: equal runs, equal bytes."""
+    """The manifest of a finished target. It holds no time and no path: equal runs, equal bytes."""
     source = plan.source
     manifest = {
         "schema": MANIFEST_SCHEMA,

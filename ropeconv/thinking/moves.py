@@ -1,4 +1,4 @@
-"""Moves: from the pieces of a source tensor to the pieces of a target tensor, with rows in another order."""
+"""Moves: from the pieces of a source tensor to those of a target tensor, rows reordered."""
 
 from __future__ import annotations
 

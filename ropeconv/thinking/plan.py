@@ -1,7 +1,8 @@
 """A conversion, decided to the last byte before the first one is written.
 
-A plan is a frozen value: what files the target has, what bytes of them are known already, and which moves fill
-the rest. The same plan gives the same target, whoever executes it, in whatever order, however often interrupted.
+A plan is a frozen value: what files the target has, what bytes of them are known already, and which
+moves fill the rest. The same plan gives the same target, whoever executes it, in whatever order,
+however often interrupted.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from dataclasses import dataclass, replace
 from ropeconv.formats.checkpoint import Checkpoint, KeptTensor
 from ropeconv.formats.new_file import Checksum, Fixed, NewFile
 from ropeconv.thinking.blocks import block_nbytes
-from ropeconv.thinking.inventory import Piece, WholeTensor
+from ropeconv.thinking.inventory import Inventory, Piece, WholeTensor
 from ropeconv.thinking.moves import Move
 from ropeconv.words.layout import RopeLayout
 from ropeconv.words.model import Format, Model, Note
@@ -112,7 +113,6 @@ class Plan:
 
 def place_fixed(file: NewFile, constants: Sequence[KeptTensor]) -> NewFile:
     """The file with the data of small constant tensors filled in, checksums included."""
-
     fixed = list(file.fixed)
     checksums = list(file.checksums)
     for constant in constants:
@@ -134,4 +134,12 @@ def whole_piece(tensor: WholeTensor, *, file: int, offset: int) -> Piece:
         last_row=tensor.num_rows,
         first_byte=0,
         last_byte=tensor.row_nbytes,
+    )
+
+
+def dropped_tables(inventory: Inventory) -> tuple[Dropped, ...]:
+    """Tensors that no target holds, each named once although every rank has it."""
+    names = dict.fromkeys(tensor.name for tensor in inventory.dropped)
+    return tuple(
+        Dropped(name=name, why=inventory.family.reason_to_drop(name) or "") for name in names
     )

@@ -16,4 +16,3 @@ def side_files(checkpoint: Checkpoint, first: int) -> tuple[list[TargetFile], li
         moves.append(copy_move(found.name, found.nbytes, number, first + len(files)))
         files.append(TargetFile(name=found.name, nbytes=found.nbytes, fixed=(), checksums=()))
     return files, moves
-

@@ -11,7 +11,7 @@ from ropeconv.formats.safetensors import new_safetensors
 from ropeconv.thinking.evidence import Evidence
 from ropeconv.thinking.inventory import Inventory, WholeTensor
 from ropeconv.thinking.moves import make_move
-from ropeconv.thinking.plan import Dropped, Plan, SmallFile, TargetFile, whole_piece
+from ropeconv.thinking.plan import Dropped, Plan, SmallFile, TargetFile, dropped_tables, whole_piece
 from ropeconv.thinking.side_files import side_files
 from ropeconv.words.model import Format, Model, Note
 
@@ -29,10 +29,7 @@ def plan_hf(
     A tied output is left out: config.json says that it is the embedding.
     """
     layout = inventory.family.layout
-    dropped = [
-        Dropped(name=tensor.name, why=inventory.family.reason_to_drop(tensor.name) or "")
-        for tensor in inventory.dropped
-    ]
+    dropped = list(dropped_tables(inventory))
     tensors = list(inventory.tensors)
     output = inventory.find("lm_head.weight")
     if model.tied and output is not None:
@@ -44,7 +41,9 @@ def plan_hf(
     weight_map: dict[str, str] = {}
     for number, shard in enumerate(shards):
         name = (
-            SINGLE if len(shards) == 1 else f"model-{number + 1:05d}-of-{len(shards):05d}.safetensors"
+            SINGLE
+            if len(shards) == 1
+            else f"model-{number + 1:05d}-of-{len(shards):05d}.safetensors"
         )
         new = new_safetensors(
             [NewTensor(name=t.name, dtype=t.dtype, shape=t.shape) for t in shard],

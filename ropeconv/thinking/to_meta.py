@@ -18,7 +18,7 @@ from ropeconv.knowledge.family import Split
 from ropeconv.thinking.evidence import Evidence
 from ropeconv.thinking.inventory import Inventory, Piece, WholeTensor, expected_tensors
 from ropeconv.thinking.moves import Move, make_move
-from ropeconv.thinking.plan import Dropped, Plan, SmallFile, TargetFile, place_fixed
+from ropeconv.thinking.plan import Plan, SmallFile, TargetFile, dropped_tables, place_fixed
 from ropeconv.thinking.side_files import side_files
 from ropeconv.words.dtypes import DType
 from ropeconv.words.errors import Unsupported
@@ -104,10 +104,7 @@ def plan_meta(
         small_files=(SmallFile(name=PARAMS, text=render_params(model, _carried(inventory))),),
         moves=(*moves, *copies),
         num_reordered=sum(move.order is not None for move in moves),
-        dropped=tuple(
-            Dropped(name=tensor.name, why=inventory.family.reason_to_drop(tensor.name) or "")
-            for tensor in inventory.dropped
-        ),
+        dropped=dropped_tables(inventory),
         kept=evidence.kept,
         embedding_split=split.value if num_ranks > 1 else "",
         notes=tuple(said),
@@ -137,7 +134,8 @@ def _embedding_split(
     old = model.geometry.vocab_size < FIRST_GENERATIONS_VOCAB and model.family == "llama"
     split = Split.COLUMNS if old else Split.ROWS
     text = (
-        f"the embedding is split by {split.value}, as in Llama {'1 and 2' if old else '3 and later'},"
+        f"the embedding is split by {split.value}, as in Llama"
+        f" {'1 and 2' if old else '3 and later'},"
         f" by the vocabulary of {model.geometry.vocab_size}"
     )
     notes.append(Note(kind="inferred", text=text))
@@ -160,9 +158,13 @@ def _restore_output(inventory: Inventory, notes: list[Note]) -> list[WholeTensor
 
 
 def _constants(
-    inventory: Inventory, evidence: Evidence, model: Model, rope_freqs: bool | None, notes: list[Note]
+    inventory: Inventory,
+    evidence: Evidence,
+    model: Model,
+    rope_freqs: bool | None,
+    notes: list[Note],
 ) -> tuple[KeptTensor, ...]:
-    """`rope.freqs`: as an earlier conversion kept it, else computed for the generations that have it."""
+    """`rope.freqs`: as an earlier conversion kept it, else computed where the generation has it."""
     if rope_freqs is False:
         return ()
     kept = inventory.checkpoint.carried.dropped or evidence.kept
@@ -178,12 +180,11 @@ def _constants(
     values = array.array("f", frequencies(plain, model.geometry.head_dim).inv_freq)
     if sys.byteorder == "big":
         values.byteswap()
-    text = "`rope.freqs` is written from theta, as Llama 1 and 2 have it; --no-rope-freqs leaves it out"
+    text = "`rope.freqs` is written from theta, as Llama 1 and 2 have it; --no-rope-freqs leaves"
+    " it out"
     notes.append(Note(kind="inferred", text=text))
     return (
-        KeptTensor(
-            name="rope.freqs", dtype=DType.F32, shape=(len(values),), data=values.tobytes()
-        ),
+        KeptTensor(name="rope.freqs", dtype=DType.F32, shape=(len(values),), data=values.tobytes()),
     )
 
 
@@ -207,7 +208,9 @@ def _divide(
                 repeats, rest = divmod(num_ranks, geometry.num_kv_heads)
                 if rest:
                     raise _cannot(tensor, f"{geometry.num_kv_heads} heads", num_ranks)
-                first = rank // repeats * unit  # consecutive ranks share a head: 0 0 1 1, not 0 1 0 1
+                first = (
+                    rank // repeats * unit
+                )  # consecutive ranks share a head: 0 0 1 1, not 0 1 0 1
                 last = first + unit
             case Split.KV_ROWS:
                 first, last = _share(tensor, rows, unit, rank, num_ranks)

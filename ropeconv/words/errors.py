@@ -1,7 +1,7 @@
 """Every way ropeconv can say no: what happened, why, and what to do about it.
 
-Texts are lower case, without a full stop, names in backticks, the found beside the expected. A traceback
-is never part of an answer; one that reaches a user is a bug in ropeconv.
+Texts are lower case, without a full stop, names in backticks, the found beside the expected. A
+traceback is never part of an answer; one that reaches a user is a bug in ropeconv.
 """
 
 from __future__ import annotations
@@ -144,6 +144,24 @@ class NoRoom(TargetError):
     """The target's disk is too small for the bytes that the plan predicts."""
 
     code = "no-room"
+
+
+class TargetBusy(TargetError):
+    """Another run is writing to the same target right now."""
+
+    code = "target-busy"
+
+
+class AnotherRun(TargetError):
+    """An interrupted run with another source, other options or another version left its work there."""
+
+    code = "another-run"
+
+
+class NoMemory(TargetError):
+    """The memory that is free is less than the plan needs."""
+
+    code = "no-memory"
 
 
 class Interrupted(RopeconvError):

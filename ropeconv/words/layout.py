@@ -1,7 +1,7 @@
 """Row layouts of rotary heads, and the one function that reorders between them.
 
-Notation: a rotary span has r rows (r even) in P = r / 2 pairs; part c (0 or 1) of pair p lies at row
-p * pair_stride + c * part_stride. The rotation turns the two parts of pair p by the angle
+Notation: a rotary span has r rows (r even) in P = r / 2 pairs; part c (0 or 1) of pair p lies at
+row p * pair_stride + c * part_stride. The rotation turns the two parts of pair p by the angle
 position * inv_freq[p]; layouts differ only in where the parts lie.
 
 Source:
@@ -10,9 +10,11 @@ Source:
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import chain
+from typing import Any, Protocol, TypeVar
 
 from ropeconv.words.errors import RowsError
 
@@ -71,7 +73,8 @@ class Rope:
     def __post_init__(self) -> None:
         if self.dim <= 0 or self.dim % 2:
             raise RowsError(
-                what=f"`Rope({self.dim})` is no rotary span, expected a positive even number of rows",
+                what=f"`Rope({self.dim})` is no rotary span, expected a positive even number of"
+                " rows",
                 fix="round an odd rotary dimension down, as the model's own code does",
             )
 
@@ -85,7 +88,10 @@ class Repeat:
 
     def __init__(self, times: int, *parts: Rows) -> None:
         if times < 0:
-            raise RowsError(what=f"`Repeat({times}, ...)` repeats a negative number of times", fix="check the head counts")
+            raise RowsError(
+                what=f"`Repeat({times}, ...)` repeats a negative number of times",
+                fix="check the head counts",
+            )
         object.__setattr__(self, "times", times)
         object.__setattr__(self, "parts", parts)
 
@@ -122,7 +128,9 @@ def row_order(parts: tuple[Rows, ...], source: RopeLayout, target: RopeLayout) -
     return tuple(_order(parts, source, target, 0))
 
 
-def _order(parts: tuple[Rows, ...], source: RopeLayout, target: RopeLayout, start: int) -> chain[int]:
+def _order(
+    parts: tuple[Rows, ...], source: RopeLayout, target: RopeLayout, start: int
+) -> chain[int]:
     pieces: list[tuple[int, ...] | range | list[int]] = []
     for part in parts:
         match part:
@@ -148,3 +156,46 @@ def _span_order(dim: int, source: RopeLayout, target: RopeLayout) -> tuple[int, 
         for part in range(2):
             order[pair * target_pair + part * target_part] = pair * source_pair + part * source_part
     return tuple(order)
+
+
+class Tensor(Protocol):
+    """Anything with rows that can be gathered: a torch tensor, a NumPy array."""
+
+    @property
+    def shape(self) -> Sequence[int]: ...
+
+    def __getitem__(self, index: Any, /) -> Any: ...  # noqa: ANN401
+
+
+T = TypeVar("T", bound=Tensor)
+
+
+def reorder_rows(
+    tensor: T, rows: Rows | tuple[Rows, ...], *, source: RopeLayout, target: RopeLayout
+) -> T:
+    """The tensor with its rows in another layout; a new one, the values are not touched.
+
+    Works on anything attached to those rows: weight, bias, per-row scale, LoRA's B.
+
+    Shapes:
+        tensor [rows, ...] -> [rows, ...]
+
+    Args:
+        tensor: torch or NumPy, of any dtype that can be indexed.
+        rows: what its rows are, for example `Repeat(num_heads, Rope(head_dim))`.
+        source: the layout that it is in.
+        target: the layout to bring it to.
+
+    Raises:
+        RowsError: the tensor has another number of rows.
+    """
+    parts = rows if isinstance(rows, tuple) else (rows,)
+    expected = num_rows(*parts)
+    if not tensor.shape or tensor.shape[0] != expected:
+        raise RowsError(
+            what=f"the tensor has the shape {list(tensor.shape)}, expected {expected} rows",
+            why=f"the rows are {parts}",
+            fix="check the head count: key projections have num_kv_heads heads",
+        )
+    reordered: T = tensor[list(row_order(parts, source, target))]
+    return reordered

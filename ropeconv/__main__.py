@@ -1,0 +1,5 @@
+"""`python -m ropeconv`."""
+
+from ropeconv.cli.main import main
+
+main()

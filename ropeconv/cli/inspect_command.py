@@ -1,0 +1,68 @@
+"""`ropeconv inspect`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from ropeconv.cli.options import Debug, Json, Quiet, Report
+from ropeconv.cli.speech import Speech, gigabytes, speaking
+from ropeconv.reports.json_report import inspection_json
+from ropeconv.story.inspection import Inspection, inspect
+
+
+def inspect_path(
+    path: Annotated[Path, typer.Argument(metavar="PATH", help="Folder of a checkpoint.")],
+    *,
+    json: Json = False,
+    quiet: Quiet = False,
+    report: Report = None,
+    debug: Debug = False,
+) -> None:
+    """Say what a checkpoint is: format, family, geometry, declared layout. Reads headers only."""
+    speech = Speech(json=json, quiet=quiet, report=report, debug=debug)
+    with speaking(speech):
+        found = inspect(path)
+        speech.machine(inspection_json(found))
+        _show(speech, found)
+        speech.notes(found.notes)
+
+
+def _show(speech: Speech, found: Inspection) -> None:
+    if speech.json:
+        return
+    geometry = found.geometry
+    heads = f"{geometry.num_heads} query, {geometry.num_kv_heads} key/value, of {geometry.head_dim}"
+    sizes = f"hidden {geometry.hidden_size}, intermediate {geometry.intermediate_size}"
+    sizes += f", vocabulary {geometry.vocab_size}"
+    dtypes = ", ".join(f"{count} {dtype}" for dtype, count in found.dtypes)
+    theta = "not stated" if found.theta is None else f"{found.theta:g}"
+    files = f"{found.num_weight_files} file{'s' if found.num_weight_files > 1 else ''}"
+    ranks = f", {found.num_ranks} ranks" if found.num_ranks > 1 else ""
+    stamp = f", stamped {found.stamp}" if found.stamp else ""
+    rows = [
+        ("format", f"{found.format}, {files}{ranks}, {gigabytes(found.nbytes)}"),
+        ("family", found.family),
+        ("layout", f"{found.layout} rows, by format and family{stamp}"),
+        ("layers", str(geometry.num_layers)),
+        ("heads", heads),
+        ("sizes", sizes),
+        ("rope", f"theta {theta}, scaling {found.scaling}"),
+        ("weights", f"{found.num_parameters:,} in {found.num_tensors} tensors: {dtypes}"),
+    ]
+    if found.embedding_split:
+        rows.append(("embedding", f"split by {found.embedding_split}"))
+    if found.dropped:
+        rows.append(("tables", ", ".join(found.dropped)))
+    if found.side_files:
+        rows.append(("side files", ", ".join(found.side_files)))
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(style="bold")
+    table.add_column(overflow="fold")
+    for name, text in rows:
+        table.add_row(name, escape(text))
+    speech.out.print(table, highlight=False)

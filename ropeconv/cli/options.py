@@ -1,0 +1,61 @@
+"""Options that several commands share, each spelled once."""
+
+# Typer reads annotations when the program runs: these names must exist then.
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ropeconv.words.errors import UsageError
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON lines on stdout, nothing else.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, notes or hints.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+Report = Annotated[
+    Path | None,
+    typer.Option("--report", metavar="FILE", help="Write the result to FILE, as JSON (.json)."),
+]
+Jobs = Annotated[
+    int | None,
+    typer.Option("--jobs", min=1, max=64, help="Threads; the result does not depend on it."),
+]
+Theta = Annotated[
+    float | None,
+    typer.Option("--theta", metavar="NUMBER", help="RoPE base, where params.json does not say."),
+]
+RopeFactor = Annotated[
+    float | None,
+    typer.Option(
+        "--rope-factor",
+        metavar="NUMBER",
+        help="Factor of llama3 scaling: 8 (Llama 3.1, 3.3) or 32 (3.2 1B, 3B).",
+    ),
+]
+ContextLength = Annotated[
+    int | None,
+    typer.Option("--context-length", metavar="N", min=1, help="Longest context, in tokens."),
+]
+
+UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+
+
+def parse_size(text: str) -> int:
+    """A size in bytes from `5GB`, `500 MB` or a plain number; units are decimal.
+
+    >>> parse_size("5GB"), parse_size("1.5 MB")
+    (5000000000, 1500000)
+
+    Raises:
+        UsageError: the text is no size.
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(KB|MB|GB|TB|)", text.strip().upper())
+    if match is None or float(match[1]) <= 0:
+        raise UsageError(
+            what=f"`{text}` is no size",
+            fix="write a number with KB, MB, GB or TB, for example 5GB",
+        )
+    return int(float(match[1]) * UNITS[match[2]])

@@ -1,0 +1,196 @@
+"""How the command speaks: results to stdout, all else to stderr, errors as what, why, fix."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
+
+from ropeconv.reports.json_report import error_json
+from ropeconv.words.errors import ExitCode, Interrupted, RopeconvError, TargetError, UsageError
+from ropeconv.words.events import BytesDone, Event, WorkDone, WorkPlanned
+from ropeconv.words.model import Note
+
+PLAIN_LINE_SECONDS = 10.0  # between lines of progress where there is no terminal
+
+
+@dataclass(kw_only=True)
+class Speech:
+    """Where one command's words go."""
+
+    json: bool = False
+    quiet: bool = False
+    debug: bool = False
+    report: Path | None = None
+    out: Console = field(default_factory=Console)
+    err: Console = field(default_factory=lambda: Console(stderr=True))
+
+    def result(self, text: str) -> None:
+        """A line of the result, for people; silent under --json."""
+        if not self.json:
+            self.out.print(text, soft_wrap=True, highlight=False)
+
+    def machine(self, line: str) -> None:
+        """The result for machines: one JSON line, and the report file."""
+        if self.json:
+            sys.stdout.write(line + "\n")
+        if self.report is not None:
+            try:
+                self.report.write_text(line + "\n", encoding="utf-8")
+            except OSError as error:
+                raise TargetError(
+                    what=f"cannot write the report `{self.report}`",
+                    why=(error.strerror or str(error)).lower(),
+                ) from error
+
+    def notes(self, notes: tuple[Note, ...]) -> None:
+        """What was inferred, dropped or repaired."""
+        if not self.quiet:
+            for note in notes:
+                self.err.print(
+                    f"[dim]{escape(note.kind)}:[/dim] {escape(note.text)}",
+                    soft_wrap=True,
+                    highlight=False,
+                )
+
+    def hint(self, text: str) -> None:
+        """The next command, after a blank line."""
+        if not self.quiet and not self.json:
+            self.err.print(f"\n[dim]{text}[/dim]", soft_wrap=True, highlight=False)
+
+    def error(self, error: RopeconvError) -> None:
+        """What, why, fix."""
+        if self.json:
+            sys.stdout.write(error_json(error) + "\n")
+            return
+        self.err.print(f"[bold red]error:[/] {escape(error.what)}", soft_wrap=True, highlight=False)
+        for word, text in (("why", error.why), ("fix", error.fix)):
+            if text:
+                self.err.print(
+                    f"[bold]{word}:[/]   {escape(text)}", soft_wrap=True, highlight=False
+                )
+
+
+@contextmanager
+def speaking(speech: Speech) -> Iterator[None]:
+    """Turn every failure into words and an exit code. A traceback is shown with --debug only."""
+    try:
+        _check_report(speech.report)
+        yield
+        sys.stdout.flush()
+    except RopeconvError as error:
+        if speech.debug:
+            raise
+        speech.error(error)
+        raise typer.Exit(int(error.exit_code)) from None
+    except KeyboardInterrupt:
+        speech.error(Interrupted(what="stopped by the keyboard", fix="run the same command again"))
+        raise typer.Exit(int(ExitCode.INTERRUPTED)) from None
+    except BrokenPipeError:  # the reader of a pipe went away, `| head` for example: nobody to tell
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise typer.Exit(0) from None
+    except (typer.Exit, typer.Abort):
+        raise
+    except Exception as error:
+        if speech.debug:
+            raise
+        bug = RopeconvError(
+            what=f"a bug in ropeconv: {type(error).__name__}: {error}",
+            why="this should have been a clear message",
+            fix="please report it, with what --debug prints",
+        )
+        speech.error(bug)
+        raise typer.Exit(int(ExitCode.BUG)) from None
+
+
+def _check_report(report: Path | None) -> None:
+    if report is not None and report.suffix != ".json":
+        raise UsageError(
+            what=f"`--report {report}` ends in `{report.suffix}`",
+            why="the ending chooses the form, and reports are written as JSON",
+            fix="name a file that ends in .json",
+        )
+
+
+@contextmanager
+def progress_of(speech: Speech) -> Iterator[_Listener]:
+    """A listener that shows one bar on a terminal, and a line now and then elsewhere."""
+    if speech.quiet or not speech.err.is_terminal:
+        yield _Listener(speech, None)
+        return
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+        console=speech.err,
+        transient=True,
+    ) as bar:
+        yield _Listener(speech, bar)
+
+
+class _Listener:
+    """Hears of the core's progress."""
+
+    def __init__(self, speech: Speech, bar: Progress | None) -> None:
+        self._speech = speech
+        self._bar = bar
+        self._task: TaskID | None = None
+        self._title = ""
+        self._total = self._done = 0
+        self._last_line = time.monotonic()
+
+    def __call__(self, event: Event) -> None:
+        match event:
+            case WorkPlanned():
+                self._title, self._total = event.title, event.total_nbytes
+                self._done = event.done_nbytes
+                title = f"{event.title} (resumed)" if event.done_nbytes else event.title
+                if self._bar is not None:
+                    self._task = self._bar.add_task(
+                        title, total=event.total_nbytes, completed=event.done_nbytes
+                    )
+            case BytesDone():
+                self._done += event.nbytes
+                if self._bar is not None and self._task is not None:
+                    self._bar.advance(self._task, event.nbytes)
+                elif time.monotonic() - self._last_line > PLAIN_LINE_SECONDS:
+                    self._last_line = time.monotonic()
+                    if not self._speech.quiet:
+                        self._speech.err.print(
+                            f"{self._title}: {gigabytes(self._done)} of {gigabytes(self._total)}"
+                        )
+            case WorkDone():
+                if self._bar is not None and self._task is not None:
+                    self._bar.remove_task(self._task)
+                    self._task = None
+
+
+def gigabytes(nbytes: int) -> str:
+    """Bytes for people, in decimal units.
+
+    >>> gigabytes(5368904), gigabytes(16_060_556_376)
+    ('5.4 MB', '16.1 GB')
+    """
+    for unit, size in (("GB", 10**9), ("MB", 10**6), ("KB", 10**3)):
+        if nbytes >= size:
+            return f"{nbytes / size:.1f} {unit}"
+    return f"{nbytes} bytes"

@@ -1,0 +1,133 @@
+"""`ropeconv verify ...`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+
+from ropeconv.cli.options import (
+    ContextLength,
+    Debug,
+    Jobs,
+    Json,
+    Quiet,
+    Report,
+    RopeFactor,
+    Theta,
+)
+from ropeconv.cli.speech import Speech, gigabytes, progress_of, speaking
+from ropeconv.moving.execute import Effort, default_jobs
+from ropeconv.proof.verdict import Outcome, Verdict
+from ropeconv.reports.json_report import verdict_json
+from ropeconv.story.verification import verify
+from ropeconv.thinking.config_map import Said
+
+EPILOG = "Exit codes: 0 the same model, 1 not the same model, 2 wrong usage, 3 inconclusive, 4"
+" unreadable, 5 refused."
+MAX_SHOWN = 5
+
+app = typer.Typer(help="Prove things; a check without power never passes.", no_args_is_help=True)
+
+WORDS = {
+    Outcome.SAME: "[green]same[/]",
+    Outcome.DIFFERENT: "[bold red]different[/]",
+    Outcome.INCONCLUSIVE: "[yellow]inconclusive[/]",
+    Outcome.NOT_RUN: "[yellow]not run[/]",
+}
+
+
+@app.callback()
+def _verify() -> None:
+    """Prove things; a check without power never passes."""
+
+
+@app.command("checkpoint", epilog=EPILOG)
+def checkpoint(
+    target: Annotated[Path, typer.Argument(metavar="DST", help="Checkpoint in question.")],
+    *,
+    against: Annotated[
+        Path, typer.Option("--against", metavar="SRC", help="Checkpoint that it was made from.")
+    ],
+    theta: Theta = None,
+    rope_factor: RopeFactor = None,
+    context_length: ContextLength = None,
+    jobs: Jobs = None,
+    json: Json = False,
+    report: Report = None,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Prove that two checkpoints are the same model, under the layouts that they declare.
+
+    Every byte is compared after its row order; then both go through one Triton kernel, each in its
+    own layout with its own angles, and all attention scores are compared. Each check is also run on
+    wrong     variants, which must fail.
+    """
+    speech = Speech(json=json, quiet=quiet, report=report, debug=debug)
+    with speaking(speech):
+        with progress_of(speech) as listen:
+            verdict = verify(
+                target,
+                against,
+                said=Said(theta=theta, rope_factor=rope_factor, context_length=context_length),
+                effort=Effort(jobs=jobs or default_jobs()),
+                listen=listen,
+            )
+        speech.machine(verdict_json(verdict))
+        _show(speech, verdict)
+        if verdict.exit_code:
+            raise typer.Exit(int(verdict.exit_code))
+
+
+def _show(speech: Speech, verdict: Verdict) -> None:
+    exact, config, scores = verdict.exact, verdict.config, verdict.scores
+    speech.result(
+        f"target   {escape(str(verdict.target.path))} ({verdict.target.format},"
+        f" {verdict.target.layout})"
+    )
+    speech.result(
+        f"source   {escape(str(verdict.source.path))} ({verdict.source.format},"
+        f" {verdict.source.layout})"
+    )
+    speech.result(
+        f"bytes    {WORDS[exact.outcome]}: {exact.num_tensors} tensors, {exact.num_reordered}"
+        " after their"
+        f" row order, {gigabytes(exact.nbytes)}"
+    )
+    speech.result(
+        f"config   {WORDS[config.outcome]}: {config.num_frequencies} rotary frequencies in"
+        " float64, geometry,"
+        " norms"
+    )
+    for finding in verdict.findings[:MAX_SHOWN]:
+        speech.result(f"         [red]-[/] `{escape(finding.tensor)}`: {escape(finding.text)}")
+    if len(verdict.findings) > MAX_SHOWN:
+        speech.result(
+            f"         and {len(verdict.findings) - MAX_SHOWN} more; --report has them all"
+        )
+    if scores.layers:
+        worst = max(scores.layers, key=lambda layer: layer.max_difference)
+        speech.result(
+            f"scores   {WORDS[scores.outcome]}: {len(scores.layers)} of {scores.num_layers} layers"
+            f" at {scores.num_positions} positions up to {scores.largest_position:,}, largest"
+            f" difference {scores.max_difference:.3g} (rounding may cause {worst.bound:.2g})"
+        )
+        speech.result(
+            f"controls wrong variants differ by {scores.weakest_margin:,.0f} times the bound"
+            f" or more ({scores.backend} on {scores.device})"
+        )
+    if scores.why:
+        speech.result(f"         {escape(scores.why)}")
+    speech.result(f"verdict  {_verdict_words(verdict)}")
+
+
+def _verdict_words(verdict: Verdict) -> str:
+    return {
+        Outcome.SAME: "[bold green]the same model[/], under the layouts that both declare",
+        Outcome.DIFFERENT: "[bold red]not the same model[/]",
+    }.get(
+        verdict.outcome, "[bold yellow]inconclusive[/]: nothing differs, but a check had no power"
+    )

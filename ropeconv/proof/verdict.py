@@ -1,0 +1,139 @@
+"""The verdict of a proof, as one frozen value. Reports only render it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+
+from ropeconv.words.errors import ExitCode
+
+
+class Outcome(Enum):
+    """What a check found."""
+
+    SAME = "same"
+    DIFFERENT = "different"
+    INCONCLUSIVE = "inconclusive"  # the check could not have noticed a difference
+    NOT_RUN = "not run"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """Something wrong, and where."""
+
+    tensor: str
+    text: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExactCheck:
+    """Every target tensor against its source after the row order, byte for byte."""
+
+    outcome: Outcome
+    num_tensors: int
+    num_reordered: int
+    nbytes: int  # compared
+    findings: tuple[Finding, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConfigCheck:
+    """What the configs say: frequencies in float64, and all else that changes the model."""
+
+    outcome: Outcome
+    num_frequencies: int
+    findings: tuple[Finding, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerScores:
+    """One layer's attention scores in both forms.
+
+    Attributes:
+        max_difference: largest |difference| of two scores, over heads and positions.
+        bound: what rounding alone may cause for these very inputs.
+        control: the smallest of the controls' largest differences; each must exceed the bound.
+        worst_head: the query head of max_difference.
+        finite: whether the source's queries and keys are numbers; NaN cannot be compared.
+    """
+
+    layer: int
+    max_difference: float
+    bound: float
+    control: float
+    worst_head: int
+    score_rms: float
+    finite: bool = True
+
+    @property
+    def margin(self) -> float:
+        """How many times the bound the weakest control is."""
+        return self.control / self.bound if self.bound else 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreCheck:
+    """Attention scores of both forms, each in its own layout with its own angles."""
+
+    outcome: Outcome
+    backend: str  # where the kernel ran
+    device: str
+    num_positions: int
+    largest_position: int
+    layers: tuple[LayerScores, ...]
+    num_layers: int  # of the model
+    why: str  # of an inconclusive or different outcome
+
+    @property
+    def max_difference(self) -> float:
+        """Over all layers looked at."""
+        return max((layer.max_difference for layer in self.layers), default=0.0)
+
+    @property
+    def weakest_margin(self) -> float:
+        """The smallest margin of a control over all layers looked at."""
+        return min((layer.margin for layer in self.layers), default=0.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Side:
+    """One of the two checkpoints."""
+
+    path: Path
+    format: str
+    layout: str
+    family: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """Whether target and source are the same model, under the layouts that they declare."""
+
+    target: Side
+    source: Side
+    exact: ExactCheck
+    config: ConfigCheck
+    scores: ScoreCheck
+
+    @property
+    def outcome(self) -> Outcome:
+        """Different if any check says so; the same only if every check had power and agreed."""
+        outcomes = {self.exact.outcome, self.config.outcome, self.scores.outcome}
+        for outcome in (Outcome.DIFFERENT, Outcome.INCONCLUSIVE, Outcome.NOT_RUN):
+            if outcome in outcomes:
+                return Outcome.INCONCLUSIVE if outcome is Outcome.NOT_RUN else outcome
+        return Outcome.SAME
+
+    @property
+    def exit_code(self) -> ExitCode:
+        """What the command exits with."""
+        return {
+            Outcome.SAME: ExitCode.DONE,
+            Outcome.DIFFERENT: ExitCode.DIFFERENT,
+        }.get(self.outcome, ExitCode.INCONCLUSIVE)
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """Everything wrong, bytes first."""
+        return (*self.exact.findings, *self.config.findings)

@@ -1,0 +1,116 @@
+"""Verify: discover both, exact, configs, scores with controls, verdict."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ropeconv.formats import discover
+from ropeconv.moving.examine import examine
+from ropeconv.moving.execute import Effort, default_jobs
+from ropeconv.proof.configs import check_configs
+from ropeconv.proof.exact import check_exact
+from ropeconv.proof.verdict import ConfigCheck, ExactCheck, Outcome, ScoreCheck, Side, Verdict
+from ropeconv.thinking.config_map import Said, state_model
+from ropeconv.thinking.inventory import Inventory, take_stock
+from ropeconv.words.errors import UsageError
+from ropeconv.words.events import Listener, nobody
+from ropeconv.words.model import Model
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Known:
+    """One side, understood."""
+
+    inventory: Inventory
+    model: Model
+
+    @property
+    def side(self) -> Side:
+        """For the verdict."""
+        checkpoint = self.inventory.checkpoint
+        return Side(
+            path=checkpoint.root,
+            format=checkpoint.format.value,
+            layout=self.inventory.layout.name,
+            family=self.model.family,
+        )
+
+
+def verify(
+    target: Path,
+    source: Path,
+    *,
+    said: Said | None = None,
+    layers: Sequence[int] | None = None,
+    effort: Effort | None = None,
+    listen: Listener = nobody,
+) -> Verdict:
+    """Prove that two checkpoints are the same model, under the layouts that they declare.
+
+    Args:
+        target: the checkpoint in question.
+        source: the one that it was made from, in any supported format.
+        said: what no file says of a Meta side: the same as was said for the conversion.
+        layers: those whose scores are compared; None for all. Bytes are always compared in full.
+        effort: threads and block size.
+        listen: hears of progress.
+
+    Raises:
+        RopeconvError: one of the two cannot be read or understood.
+    """
+    effort = effort or Effort(jobs=default_jobs())
+    ours, theirs = (_know(path, said or Said()) for path in (source, target))
+    exact = check_exact(ours.inventory, theirs.inventory, effort, listen)
+    config = check_configs(ours.model, theirs.model)
+    scores = _scores(ours, theirs, exact, config, layers, listen)
+    return Verdict(target=theirs.side, source=ours.side, exact=exact, config=config, scores=scores)
+
+
+def _know(path: Path, said: Said) -> _Known:
+    inventory = take_stock(discover(path))
+    evidence = examine(inventory, allow_drift=True)
+    applicable = said if inventory.checkpoint.claims.rope is None else Said()
+    model, _ = state_model(inventory, evidence, applicable)
+    return _Known(inventory=inventory, model=model)
+
+
+def _scores(
+    ours: _Known,
+    theirs: _Known,
+    exact: ExactCheck,
+    config: ConfigCheck,
+    layers: Sequence[int] | None,
+    listen: Listener,
+) -> ScoreCheck:
+    comparable = ours.model.geometry == theirs.model.geometry
+    if not comparable:
+        outcome = exact.outcome if exact.outcome is Outcome.DIFFERENT else config.outcome
+        return ScoreCheck(
+            outcome=Outcome.NOT_RUN if outcome is Outcome.DIFFERENT else outcome,
+            backend="",
+            device="",
+            num_positions=0,
+            largest_position=0,
+            layers=(),
+            num_layers=ours.model.geometry.num_layers,
+            why="the two have different geometries, so their heads cannot be compared",
+        )
+    depth = ours.model.geometry.num_layers
+    chosen = range(depth) if layers is None else layers
+    if any(not 0 <= layer < depth for layer in chosen):
+        raise UsageError(
+            what=f"the model has layers 0 to {depth - 1}", fix="name layers among them"
+        )
+    from ropeconv.proof.scores import Form, check_scores  # noqa: PLC0415 - torch only when needed
+
+    return check_scores(
+        Form(inventory=ours.inventory, model=ours.model),
+        Form(inventory=theirs.inventory, model=theirs.model),
+        layers=chosen,
+        listen=listen,
+    )
