@@ -26,7 +26,7 @@ _INT32 = 1 << 31
 _DIRECT = BACKEND == "cuda" and tuple(map(int, triton.__version__.split(".")[:2])) >= (3, 3)
 
 
-def launch(  # noqa: PLR0917 - on the way of every call, where keywords would cost a microsecond
+def launch(
     rotation: Rotation,
     q: Tensor,
     k: Tensor | None,

@@ -105,6 +105,7 @@ def make_plan(rotation: Rotation, places: tuple[Any, ...]) -> Plan | None:
         q_heads,
         k_heads,
         2 * pairs * q.dtype.itemsize,
+        padded=2 * pairs != rotation.rotary_dim,
         tokens_adjacent=q.stride[token_axis] < q.stride[head_axis],
     )
     head_blocks = triton.cdiv(max(q_heads, 1), tile.q_heads)
@@ -164,30 +165,38 @@ def make_plan(rotation: Rotation, places: tuple[Any, ...]) -> Plan | None:
 
 
 def choose_tile(
-    tokens: int, q_heads: int, k_heads: int, row_bytes: int, *, tokens_adjacent: bool
+    tokens: int,
+    q_heads: int,
+    k_heads: int,
+    row_bytes: int,
+    *,
+    padded: bool,
+    tokens_adjacent: bool,
 ) -> Tile:
-    """The tile for heads of row_bytes rotary bytes.
+    """The tile for heads of row_bytes rotary bytes, padding included.
 
     On a GPU: one token and up to 8 KiB of its q, so that the table is read once a token; where a
     head's tokens lie side by side, up to 16 tokens of up to 4 heads. 128 bytes of q a thread
-    (measured on an
-    H100: 0.98 of a copy; 64 bytes 0.97, 32 bytes 0.95). In the interpreter a program costs the same
-    whatever its size: as much as a block holds.
+    (measured on an H100: 0.98 of a copy; 64 bytes 0.97, 32 bytes 0.95); where lanes are lost to
+    padding half the tile and 32 bytes a thread (head_dim 80: 0.98, against 0.94).
+
+    In the interpreter a program costs the same whatever its size: as much as a block holds.
     """
     q_heads = triton.next_power_of_2(max(q_heads, 1))
     if BACKEND == "interpreter":
         widest = max(q_heads, triton.next_power_of_2(k_heads)) * row_bytes // 2
         return Tile(min(triton.next_power_of_2(tokens), max(1, _MAX_BLOCK // widest)), q_heads, 4)
-    full, half = 8192, 4096
+    full, thread_bytes = (4096, 32) if padded else (8192, 128)
     if tokens_adjacent:
         heads = min(q_heads, 4)
         block = max(1, min(16, triton.next_power_of_2(tokens), full // (heads * row_bytes)))
     else:
         heads = max(1, min(q_heads, full // row_bytes))
         block = 1
-        while block < min(16, tokens) and block * heads * row_bytes < half:
+        while block < min(16, tokens) and 2 * block * heads * row_bytes < full:
             block *= 2
-    return Tile(block, heads, max(1, min(8, block * heads * row_bytes // half)))
+    threads = block * heads * row_bytes // thread_bytes
+    return Tile(block, heads, max(1, min(8, threads // 32)))
 
 
 def _check(

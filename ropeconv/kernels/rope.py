@@ -5,7 +5,7 @@ Notation: B sequences, T tokens, H query heads, K key heads, D head_dim, r rotar
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import torch
 from torch import Tensor
@@ -20,11 +20,12 @@ if TYPE_CHECKING:
     from ropeconv.words.layout import RopeLayout
 
 Storage = Literal["BTHD", "BHTD", "THD"]
+Keys = TypeVar("Keys", bound=Tensor | None)  # None comes back as None
 
 
 def apply_rope(
     q: Tensor,
-    k: Tensor | None,
+    k: Keys,
     table: RopeTable,
     *,
     layout: RopeLayout,
@@ -33,7 +34,7 @@ def apply_rope(
     k_positions: Positions | None = None,
     storage: Storage = "BTHD",
     in_place: bool = False,
-) -> tuple[Tensor, Tensor | None]:
+) -> tuple[Tensor, Keys]:
     """Turn the rotary rows of q and k by the angles of their positions, in one launch.
 
     Arithmetic is float32 (float64 for float64) whatever the dtype, with one rounding at the end.
@@ -106,7 +107,7 @@ class _Rope(torch.autograd.Function):
     """Backward is the conjugate rotation, itself differentiable; q and k are not kept."""
 
     @staticmethod
-    def forward(  # noqa: PLR0917 - torch passes them so
+    def forward(
         ctx: Any,  # noqa: ANN401 - torch names no type for it
         q: Tensor,
         k: Tensor | None,
@@ -133,7 +134,7 @@ class _Rope(torch.autograd.Function):
         return q_back, k_back, None, None, None, None, None, None
 
 
-def _turn(  # noqa: PLR0917 - as the autograd function is called
+def _turn(
     q: Tensor,
     k: Tensor | None,
     cos: Tensor,
@@ -163,7 +164,7 @@ def _turn(  # noqa: PLR0917 - as the autograd function is called
 
 
 @torch.library.custom_op("ropeconv::rotate", mutates_args=())
-def rotate_operator(  # noqa: PLR0917 - the schema of an operator
+def rotate_operator(
     q: Tensor,
     k: Tensor,
     cos: Tensor,

@@ -1,4 +1,4 @@
-# ruff: noqa: ANN001, ANN201, ANN202, N803, FBT003, PLR0917 - Triton: a launch gives the types.
+# ruff: noqa: ANN001, ANN201, ANN202, N803, FBT003 - Triton: a launch gives the types.
 # mypy: disable-error-code="no-untyped-def, no-untyped-call, untyped-decorator, possibly-undefined"
 # Arguments stand in rows by meaning: pointers, strides, sizes, constants.
 # fmt: off

@@ -1,4 +1,4 @@
-# ruff: noqa: ANN001, ANN201, ANN202, N803, PLR0917 - Triton's language: a launch gives types.
+# ruff: noqa: ANN001, ANN201, ANN202, N803 - Triton's language: a launch gives types.
 # mypy: disable-error-code="no-untyped-def, no-untyped-call, untyped-decorator"
 # Arguments stand in rows by meaning: pointers, strides, sizes, constants.
 # fmt: off

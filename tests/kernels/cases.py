@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -43,7 +45,7 @@ def vectors(
     return q.to(device, dtype), k.to(device, dtype)
 
 
-def tolerance(dtype: torch.dtype) -> dict[str, float]:
+def tolerance(dtype: torch.dtype) -> dict[str, Any]:
     """Three roundings of the arithmetic and one of the storage, for values up to 8."""
     math = torch.float64 if dtype == torch.float64 else torch.float32
     unit = torch.finfo(dtype).eps / 2

@@ -65,7 +65,7 @@ def compile_rope(
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(compiled.asm["cubin"])
         file.flush()
-        command = [CUOBJDUMP, "--dump-sass", file.name]
+        command = [str(CUOBJDUMP), "--dump-sass", file.name]
         sass = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     instructions = re.findall(
         r"^\s+/\*[0-9a-f]{4}\*/\s+(?:@!?U?P\w+ )?([\w.]+)", sass, re.MULTILINE

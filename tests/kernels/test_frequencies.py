@@ -111,7 +111,7 @@ CASES: dict[str, tuple[Scaling, dict[str, Any], int | None]] = {
 @pytest.mark.peer
 @pytest.mark.parametrize("case", list(CASES))
 def test_scalings_equal_transformers(case: str) -> None:
-    """transformers computes in float32: 2^-22 is four roundings."""
+    """Theirs are computed in float32: 2^-22 is four roundings."""
     transformers = pytest.importorskip("transformers")
     functions = pytest.importorskip("transformers.modeling_rope_utils").ROPE_INIT_FUNCTIONS
     scaling, parameters, length = CASES[case]
