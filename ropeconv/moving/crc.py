@@ -1,7 +1,8 @@
 """CRC-32 of data that arrives in parts, in any order.
 
-zlib sums bytes in sequence. Blocks are written by several threads, so each block is summed alone and the sums
-are combined: appending n zero bytes multiplies a CRC by x^(8n) modulo the polynomial, and CRCs add.
+zlib sums bytes in sequence. Blocks are written by several threads, so each block is summed alone
+and the sums are combined: appending n zero bytes multiplies a CRC by x^(8n) modulo the polynomial,
+and CRCs add.
 
 Source:
     zlib 1.3, crc32.c, crc32_combine (the identity, not the code).
@@ -38,7 +39,7 @@ def _multiply(a: int, b: int) -> int:
 
 @lru_cache(maxsize=4096)
 def _power(nbytes: int) -> int:
-    """x^(8 * nbytes) modulo the polynomial, by squaring. Blocks have few sizes, so it is mostly cached."""
+    """x^(8 * nbytes) modulo the polynomial, by squaring. Few sizes occur: mostly cached."""
     result, square = 1 << 31, 1 << 23  # 1, and x^8
     while nbytes:
         if nbytes & 1:
@@ -49,21 +50,27 @@ def _power(nbytes: int) -> int:
 
 
 class Crc32Sum:
-    """The CRC of a run of bytes from those of its parts; the parts must tile it exactly once."""
+    """The CRC of a run of bytes from those of its parts; the parts must tile it exactly once.
+
+    Parts come nearly in order, so they are joined as they come: only those ahead of a gap are kept.
+    """
 
     def __init__(self, nbytes: int) -> None:
         self._nbytes = nbytes
-        self._parts: dict[int, tuple[int, int]] = {}
+        self._position = self._total = 0
+        self._ahead: dict[int, tuple[int, int]] = {}
 
     def add(self, begin: int, nbytes: int, crc: int) -> None:
         """A part, by its place in the run."""
-        self._parts[begin] = (nbytes, crc)
+        self._ahead[begin] = (nbytes, crc)
+        while self._position in self._ahead:
+            nbytes, crc = self._ahead.pop(self._position)
+            self._total = combine(self._total, crc, nbytes)
+            self._position += nbytes
 
     def value(self) -> int:
         """The CRC of the whole run."""
-        position = total = 0
-        while position < self._nbytes:
-            nbytes, crc = self._parts[position]
-            total = combine(total, crc, nbytes)
-            position += nbytes
-        return total
+        if self._position != self._nbytes:
+            missing = self._nbytes - self._position
+            raise ValueError(f"{missing} of {self._nbytes} bytes have not been summed")
+        return self._total

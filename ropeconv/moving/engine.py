@@ -1,57 +1,74 @@
-"""Runs blocks of work on a small pool of threads. System calls release the interpreter's lock."""
+"""Runs pieces of work on a small pool of threads. System calls release the interpreter's lock."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from typing import Protocol
+from typing import Protocol, TypeVar
 
-from ropeconv.thinking.blocks import Block
 from ropeconv.words.errors import Interrupted
 from ropeconv.words.events import BytesDone, Listener
 
 POLL_SECONDS = 0.2  # how soon the main thread notices Ctrl-C
 
+Work_contra = TypeVar("Work_contra", contravariant=True)
+Work = TypeVar("Work")
 
-class Worker(Protocol):
-    """What one thread does with blocks. It is made, used and closed in that thread."""
 
-    def run(self, block: Block) -> int:
-        """Do the block's work; returns the bytes to count as done."""
+class Worker(Protocol[Work_contra]):
+    """What one thread does with pieces of work. It is made, used and closed in that thread."""
+
+    def run(self, work: Work_contra, /) -> int:
+        """Do one piece; returns the bytes to count as done."""
 
     def close(self) -> None:
         """Release what the worker holds."""
 
 
 def run_blocks(
-    work: Iterator[Block], make_worker: Callable[[], Worker], *, jobs: int, listen: Listener
+    work: Iterator[Work],
+    make_worker: Callable[[], Worker[Work]],
+    *,
+    jobs: int,
+    listen: Listener,
+    stop: threading.Event | None = None,
 ) -> None:
-    """Run every block once, in no particular order. The first failure stops all and is raised.
+    """Run every piece once, in no particular order. The first failure stops all and is raised.
+
+    Args:
+        work: pieces, usually blocks; taken one at a time, so it may be made while it is worked on.
+        make_worker: called once in each thread.
+        jobs: threads.
+        listen: hears of every finished piece, one at a time.
+        stop: set by anyone, a signal handler for instance, to end the run after the pieces in hand.
 
     Raises:
-        Interrupted: Ctrl-C; every thread has stopped.
+        Interrupted: Ctrl-C or stop; every thread has stopped.
     """
     turn = threading.Lock()
-    stop = threading.Event()
+    halt = threading.Event()
     failures: list[BaseException] = []
 
-    def take() -> Block | None:
+    def stopping() -> bool:
+        return halt.is_set() or (stop is not None and stop.is_set())
+
+    def take() -> Work | None:
         with turn:
-            return None if stop.is_set() else next(work, None)
+            return None if stopping() else next(work, None)
 
     def labour() -> None:
         try:
             worker = make_worker()
             try:
-                while (block := take()) is not None:
-                    nbytes = worker.run(block)
+                while (piece := take()) is not None:
+                    nbytes = worker.run(piece)
                     with turn:
                         listen(BytesDone(nbytes=nbytes))
             finally:
                 worker.close()
         except BaseException as error:  # noqa: BLE001 - carried to the main thread and raised there
             failures.append(error)
-            stop.set()
+            halt.set()
 
     threads = [threading.Thread(target=labour, daemon=True) for _ in range(jobs)]
     try:
@@ -61,13 +78,20 @@ def run_blocks(
             while thread.is_alive():
                 thread.join(POLL_SECONDS)
     except KeyboardInterrupt:
-        stop.set()
+        halt.set()
         for thread in threads:
             thread.join()
-        raise Interrupted(
-            what="stopped by the keyboard",
-            why="nothing that looks finished is left behind",
-            fix="run the same command again",
-        ) from None
+        raise interrupted() from None
     if failures:
         raise failures[0]
+    if stop is not None and stop.is_set():
+        raise interrupted()
+
+
+def interrupted() -> Interrupted:
+    """The error for a run that was asked to stop."""
+    return Interrupted(
+        what="stopped before the end",
+        why="what is finished is kept; nothing that looks finished is left behind",
+        fix="run the same command again to go on, or add --restart to begin afresh",
+    )

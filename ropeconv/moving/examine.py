@@ -1,4 +1,4 @@
-"""Reads what the plan must know of a checkpoint's bytes: ties, copies in several ranks, stored frequencies."""
+"""What the plan must know of a checkpoint's bytes: ties, copies in ranks, frequencies."""
 
 from __future__ import annotations
 
@@ -48,7 +48,8 @@ def _is_tied(inventory: Inventory) -> bool:
     if claimed and not equal:
         raise Contradiction(
             what="the output differs from the embedding",
-            why=f"`{checkpoint.claims.origin}` says that they are tied; transformers would ignore the output",
+            why=f"`{checkpoint.claims.origin}` says that they are tied;"
+            " transformers would ignore the output",
             fix="correct the config, or remove the tensor that the model does not use",
         )
     return equal if claimed is None else claimed
@@ -88,7 +89,9 @@ def _kept(inventory: Inventory) -> tuple[KeptTensor, ...]:
         if tensor.rank:
             continue
         if tensor.nbytes > MAX_KEPT_NBYTES:
-            raise Unsupported(what=f"`{tensor.name}` has {tensor.nbytes} bytes, too many for a table")
+            raise Unsupported(
+                what=f"`{tensor.name}` has {tensor.nbytes} bytes, too many for a table"
+            )
         data = read_span(inventory.checkpoint.path(tensor.file), tensor.offset, tensor.nbytes)
         kept.append(KeptTensor(name=tensor.name, dtype=tensor.dtype, shape=tensor.shape, data=data))
     return tuple(kept)
@@ -112,7 +115,8 @@ def _compare_copies(inventory: Inventory, *, allow_drift: bool) -> tuple[Note, .
                 raise Contradiction(
                     what=f"`{tensor.name}` differs between ranks by up to {drift:.3g}",
                     why=f"replicas of a released model differ by at most {MAX_DRIFT:g}",
-                    fix="check that the ranks belong together; --allow-replica-drift takes rank 0's",
+                    fix="check that the ranks belong together;"
+                    " --allow-replica-drift takes rank 0's",
                 )
             if not where or drift > worst:
                 worst, where = drift, tensor.name
@@ -137,9 +141,7 @@ def _equal_pieces(checkpoint: Checkpoint, one: Piece, other: Piece) -> bool:
 def _drift(checkpoint: Checkpoint, tensor: WholeTensor, one: Piece, other: Piece) -> float:
     """The largest absolute difference; NaN where one side has NaN, which no bound admits."""
     values: Sequence[tuple[float, ...]] = [
-        to_floats(
-            tensor.dtype, read_span(checkpoint.path(piece.file), piece.offset, piece.nbytes)
-        )
+        to_floats(tensor.dtype, read_span(checkpoint.path(piece.file), piece.offset, piece.nbytes))
         for piece in (one, other)
     ]
     differences = [abs(a - b) for a, b in zip(*values, strict=True)]

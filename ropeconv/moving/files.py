@@ -1,18 +1,23 @@
 """Positional reads and writes of local files, complete or an error.
 
-Reads scatter: the parts of a contiguous span go to any places of a buffer, in one system call. Files are not
+Reads scatter: the parts of a contiguous span go to any places of a buffer, in one system call.
+Files are not
 mapped: a truncated mapped file kills the process, and network file systems are slow at it.
 """
 
 from __future__ import annotations
 
 import os
+import sys
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ropeconv.formats.checkpoint import reason
-from ropeconv.words.errors import SourceError
+from ropeconv.words.errors import SourceError, TargetError
+
+if sys.platform == "darwin":
+    import fcntl
 
 MAX_VIEWS = 1024  # IOV_MAX of Linux: views of one system call
 MAX_OPEN = 16  # of each worker; a checkpoint of 2000 shards must not run out of descriptors
@@ -49,20 +54,28 @@ def read_scattered(descriptor: int, views: Sequence[memoryview], offset: int) ->
     Raises:
         EOFError: the file ends before the views are full.
     """
-    pending = list(views)
-    first = 0
-    while first < len(pending):
-        window = pending[first : first + MAX_VIEWS]
+    for first in range(0, len(views), MAX_VIEWS):
+        window = views[first : first + MAX_VIEWS]
+        wanted = sum(map(len, window))
         count = _read_some(descriptor, window, offset)
-        if count == 0:
-            raise EOFError
         offset += count
-        for view in window:
-            if count < len(view):
-                pending[first] = view[count:]
-                break
-            count -= len(view)
-            first += 1
+        while count < wanted:
+            window = _rest(window, count)
+            wanted -= count
+            count = _read_some(descriptor, window, offset)
+            if count == 0:
+                raise EOFError
+            offset += count
+
+
+def _rest(views: Sequence[memoryview], count: int) -> list[memoryview]:
+    """What a short read has left of the views."""
+    rest = list(views)
+    while rest and count >= len(rest[0]):
+        count -= len(rest.pop(0))
+    if rest:
+        rest[0] = rest[0][count:]
+    return rest
 
 
 def _read_some(descriptor: int, views: Sequence[memoryview], offset: int) -> int:
@@ -86,6 +99,23 @@ def write_all(descriptor: int, view: memoryview, offset: int) -> None:
         view = view[count:]
 
 
+def flush(path: Path) -> None:
+    """Bring a file's data, or a folder's names, to the disk.
+
+    macOS' fsync leaves data in the drive's own cache; F_FULLFSYNC does not.
+    """
+    if os.name == "nt" and path.is_dir():
+        return  # Windows cannot open a folder; its renames are durable by themselves
+    descriptor = os.open(path, (os.O_RDWR if os.name == "nt" else os.O_RDONLY) | BINARY)
+    try:
+        if sys.platform == "darwin":
+            fcntl.fcntl(descriptor, fcntl.F_FULLFSYNC)
+        else:
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def read_span(path: Path, offset: int, nbytes: int) -> bytes:
     """A small contiguous span of a file."""
     try:
@@ -97,6 +127,11 @@ def read_span(path: Path, offset: int, nbytes: int) -> bytes:
     if len(data) < nbytes:
         raise shorter(path)
     return data
+
+
+def cannot_read_back(path: Path, error: OSError) -> TargetError:
+    """The error for a target file that was written and cannot be read."""
+    return TargetError(what=f"cannot read `{path}` again", why=reason(error))
 
 
 def shorter(path: Path) -> SourceError:

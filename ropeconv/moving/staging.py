@@ -1,109 +1,215 @@
-"""A target under construction: a hidden sibling folder that becomes the target by one rename."""
+"""A target under construction: a hidden sibling folder that becomes the target by one rename.
+
+`.NAME.ropeconv-partial` holds the lock, the journal, and `files`, which is what will be called
+NAME. While a target is replaced, the old one lies there as `replaced` between two renames.
+"""
 
 from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from types import TracebackType
+from typing import Self
 
 from ropeconv.formats.checkpoint import reason
-from ropeconv.words.errors import NoRoom, TargetError, TargetExists
+from ropeconv.moving.effort import Effort
+from ropeconv.moving.files import BINARY, flush
+from ropeconv.moving.journal import JOURNAL, Heading, Journal, read_heading, this_boot
+from ropeconv.moving.lock import TargetLock
+from ropeconv.words.errors import AnotherRun, NoRoom, TargetError
 
 SUFFIX = ".ropeconv-partial"
+Sizes = Sequence[tuple[str, int]]  # name and bytes of each file
 
 
 class Staging:
     """The folder in which a target grows. Only `seal` makes it appear under its own name."""
 
     def __init__(self, target: Path) -> None:
-        self.target = target
-        self.folder = target.parent / f".{target.name}{SUFFIX}"
+        self.target = Path(os.path.abspath(target))  # noqa: PTH100 - links of the last part are kept
+        self.folder = self.target.parent / f".{self.target.name}{SUFFIX}"
+        self._files = self.folder / "files"
+        self._replaced = self.folder / "replaced"
+        self._lock: TargetLock | None = None
+        self._journal: Journal | None = None
 
     def path(self, name: str) -> Path:
         """Where a file of the target lies until the seal."""
-        return self.folder / name
+        return self._files / name
 
-    def begin(self) -> None:
-        """An empty staging folder; what an interrupted run left is removed."""
+    @property
+    def journal(self) -> Journal:
+        """The journal of this run; there is one from `begin` on."""
+        if self._journal is None:
+            raise TargetError(what=f"`{self.folder}` has not begun")
+        return self._journal
+
+    def __enter__(self) -> Self:
+        """Take the lock, and set right what a crash within the seal has left.
+
+        Raises:
+            TargetBusy: another run is at work on the same target.
+            TargetError: the folder cannot be made.
+        """
         try:
             self.target.parent.mkdir(parents=True, exist_ok=True)
-            if self.folder.exists():
-                shutil.rmtree(self.folder)
-            self.folder.mkdir()
+            self._lock = TargetLock(self.folder, self.target)
+            if self._replaced.exists():
+                self._undo_half_a_seal()
         except OSError as error:
-            raise TargetError(
-                what=f"cannot make `{self.folder}`",
+            raise _cannot_make(self.folder, error) from error
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Let go of the lock. What is there stays, for a run that goes on."""
+        self._let_go()
+
+    def _let_go(self) -> None:
+        if self._journal is not None:
+            self._journal.close()
+        if self._lock is not None:
+            self._lock.release()
+        self._journal = self._lock = None
+
+    def _undo_half_a_seal(self) -> None:
+        if self.target.exists():
+            shutil.rmtree(self._replaced)
+        else:
+            self._replaced.rename(self.target)
+
+    def begin(self, key: str, sizes: Sizes, effort: Effort, *, restart: bool) -> Effort:
+        """Go on with an interrupted run of the same plan, or begin with empty files.
+
+        Args:
+            key: the plan's journal key.
+            sizes: the files that blocks fill.
+            effort: as it was chosen for a fresh run.
+            restart: throw an interrupted run's work away, whatever its plan.
+
+        Returns:
+            The effort to work with: blocks are cut as the journal says.
+
+        Raises:
+            AnotherRun: an interrupted run of another plan lies there.
+            NoRoom: the disk is full.
+        """
+        heading = None if restart else read_heading(self.folder / JOURNAL)
+        boot = "" if effort.sync else this_boot()
+        if heading is not None and heading.key != key:
+            raise AnotherRun(
+                what=f"`{self.folder}` holds the work of an interrupted run of another plan",
+                why="its source, options or version differ; a source file that changed counts too",
+                fix="repeat that run's command to go on, or add --restart to throw its work away",
+            )
+        try:
+            if heading is not None and heading.boot in {"", boot} and self._has_files(sizes):
+                self._journal = Journal(self.folder / JOURNAL, heading)
+                self._journal.load()
+            else:
+                self._begin_afresh(sizes)
+                heading = Heading(key=key, block_nbytes=effort.block_nbytes, boot=boot)
+                self._journal = Journal(self.folder / JOURNAL, heading)
+        except OSError as error:
+            raise _cannot_make(self.folder, error) from error
+        return replace(effort, block_nbytes=heading.block_nbytes)
+
+    def _has_files(self, sizes: Sizes) -> bool:
+        """Whether every file is there in its full size; else someone else was here."""
+        try:
+            return all(self.path(name).stat().st_size == nbytes for name, nbytes in sizes)
+        except OSError:
+            return False
+
+    def _begin_afresh(self, sizes: Sizes) -> None:
+        (self.folder / JOURNAL).unlink(missing_ok=True)
+        if self._files.exists():
+            shutil.rmtree(self._files)
+        self._files.mkdir()
+        for name, nbytes in sizes:
+            self._allocate(name, nbytes)
+
+    def _allocate(self, name: str, nbytes: int) -> None:
+        """Give a file its size and, where the system can, its blocks: a full disk shows now."""
+        try:
+            descriptor = os.open(self.path(name), os.O_CREAT | os.O_WRONLY | BINARY, 0o666)
+            try:
+                if hasattr(os, "posix_fallocate") and nbytes:
+                    os.posix_fallocate(descriptor, 0, nbytes)
+                else:
+                    os.ftruncate(descriptor, nbytes)
+            finally:
+                os.close(descriptor)
+        except OSError as error:
+            raise NoRoom(
+                what=f"cannot make room for `{name}` ({nbytes} bytes)",
                 why=reason(error),
-                fix="choose a folder that you may write to",
+                fix="free some space, or choose a folder on another disk",
             ) from error
 
-    def allocate(self, files: Iterable[tuple[str, int]]) -> None:
-        """Give each file its final size and, where the system can, its blocks: a full disk shows now."""
-        for name, nbytes in files:
-            try:
-                descriptor = os.open(self.path(name), os.O_CREAT | os.O_WRONLY | getattr(os, "O_BINARY", 0), 0o666)
-                try:
-                    if hasattr(os, "posix_fallocate") and nbytes:
-                        os.posix_fallocate(descriptor, 0, nbytes)
-                    else:
-                        os.ftruncate(descriptor, nbytes)
-                finally:
-                    os.close(descriptor)
-            except OSError as error:
-                raise TargetError(
-                    what=f"cannot make room for `{name}` ({nbytes} bytes)", why=reason(error)
-                ) from error
-
-    def seal(self, texts: Iterable[tuple[str, str]]) -> None:
-        """Flush everything, write index, configs and manifest last, and let the target appear."""
+    def staged_nbytes(self) -> int:
+        """Bytes of the disk that an interrupted run has taken already."""
         try:
-            for path in sorted(self.folder.iterdir()):
-                _flush(path)
+            found = [path.stat() for path in self._files.iterdir()]
+        except OSError:
+            return 0
+        return sum(getattr(status, "st_blocks", 0) * 512 for status in found)
+
+    def seal(self, texts: Sequence[tuple[str, str]], *, sync: bool) -> None:
+        """Flush everything, write index, configs and manifest last, and let the target appear.
+
+        Whatever is at the target's path has been checked by `check_target`: nothing, an empty
+        folder, or a checkpoint that may be replaced.
+        """
+        try:
+            self._flush_all(sync=sync)
             for name, text in texts:
-                self.path(name).write_text(text, encoding="utf-8")
-                _flush(self.path(name))
-            _flush(self.folder)
-            if self.target.is_dir() and not any(self.target.iterdir()):
-                self.target.rmdir()
-            self.folder.rename(self.target)
-            _flush(self.target.parent)
+                self.path(name).write_text(text, encoding="utf-8", newline="\n")
+                if sync:
+                    flush(self.path(name))
+            if sync:
+                flush(self._files)
+            self._appear()
+            if sync:
+                flush(self.target.parent)
+            self._let_go()
+            shutil.rmtree(self.folder)
         except OSError as error:
-            raise TargetError(what=f"cannot finish `{self.target}`", why=reason(error)) from error
+            raise TargetError(
+                what=f"cannot finish `{self.target}`",
+                why=reason(error),
+                fix="set this right, then run the same command again: what is written is kept",
+            ) from error
+
+    def _flush_all(self, *, sync: bool) -> None:
+        if sync:
+            for path in sorted(self._files.iterdir()):
+                flush(path)
+
+    def _appear(self) -> None:
+        if self.target.is_dir() and not any(self.target.iterdir()):
+            self.target.rmdir()
+        if not self.target.exists():
+            self._files.rename(self.target)
+            return
+        self.target.rename(self._replaced)
+        try:
+            self._files.rename(self.target)
+        except OSError:
+            self._replaced.rename(self.target)
+            raise
 
 
-def check_target(target: Path, source: Path, nbytes: int) -> None:
-    """Whether a conversion may begin: nothing is in the way, and there is room.
-
-    Raises:
-        TargetExists: something is at that path already.
-        NoRoom: the disk is too small.
-    """
-    if target.resolve() == source.resolve() or source.resolve() in target.resolve().parents:
-        raise TargetExists(
-            what=f"the target `{target}` lies in the source",
-            fix="choose a folder outside the source",
-        )
-    if target.exists() and not (target.is_dir() and not any(target.iterdir())):
-        raise TargetExists(
-            what=f"`{target}` exists already",
-            why="ropeconv never mixes its output with other files",
-            fix="choose another folder, or remove this one",
-        )
-    nearest = next(parent for parent in target.resolve().parents if parent.exists())
-    free = shutil.disk_usage(nearest).free
-    if free < nbytes:
-        raise NoRoom(
-            what=f"the target needs {nbytes} bytes, `{nearest}` has {free} free",
-            fix="free some space, or choose a folder on another disk",
-        )
-
-
-def _flush(path: Path) -> None:
-    if os.name == "nt" and path.is_dir():
-        return  # Windows cannot open a folder; its rename is durable by itself
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def _cannot_make(folder: Path, error: OSError) -> TargetError:
+    return TargetError(
+        what=f"cannot make `{folder}`",
+        why=reason(error),
+        fix="choose a folder that you may write to",
+    )

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Event
 
 from ropeconv.formats import hf, meta
 from ropeconv.formats.folder import MANIFEST
+from ropeconv.moving.checks import check_target
+from ropeconv.moving.effort import Effort, default_jobs
 from ropeconv.moving.examine import examine
-from ropeconv.moving.execute import Effort, default_jobs, execute
-from ropeconv.moving.staging import Staging, check_target
+from ropeconv.moving.execute import execute
+from ropeconv.moving.hashes import hash_files
+from ropeconv.moving.resources import Needs, check_needs, needs_of, settle
+from ropeconv.moving.staging import Staging
 from ropeconv.thinking.config_map import Said, check_expressible, state_model
 from ropeconv.thinking.inventory import Inventory, take_stock
 from ropeconv.thinking.manifest import render_manifest
@@ -39,6 +44,21 @@ class MetaOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Handling:
+    """What is done with a target that is there, and how much is recorded of a new one.
+
+    Attributes:
+        overwrite: replace a checkpoint at the target's path, when the new one is complete.
+        restart: throw an interrupted run's work away, and begin afresh.
+        hashes: put each file's SHA-256 into the manifest.
+    """
+
+    overwrite: bool = False
+    restart: bool = False
+    hashes: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
 class ConversionReport:
     """What a conversion did, or would do."""
 
@@ -47,6 +67,7 @@ class ConversionReport:
     target: Path
     done: bool  # False: planned only
     effort: Effort
+    needs: Needs
 
 
 def plan_conversion(
@@ -92,37 +113,72 @@ def convert(
     said: Said | None = None,
     allow_drift: bool = False,
     effort: Effort | None = None,
+    handling: Handling | None = None,
     dry_run: bool = False,
     listen: Listener = nobody,
+    stop: Event | None = None,
 ) -> ConversionReport:
-    """Convert a checkpoint into a new folder.
+    """Convert a checkpoint into a new folder. A run that was interrupted is gone on with.
 
     Args:
         source: folder of the checkpoint; it is only read.
         target: folder to make; it appears when everything is in it.
         options: the target's format and what may be chosen of it.
         said: what no file says of the model.
-        allow_drift: take rank 0's norms although other ranks differ by more than released models
-            do.
-        effort: threads and block size; the bytes that come out do not depend on it.
+        allow_drift: take rank 0's norms although others differ by more than released models do.
+        effort: threads, block size, kind of I/O; the bytes that come out do not depend on it.
+        handling: of an older target, of an interrupted run, and of hashes.
         dry_run: plan and check only.
         listen: hears of progress.
+        stop: set it, in a signal handler for instance, and the run ends within a second.
 
     Raises:
         RopeconvError: one of its kinds; nothing that looks finished is left behind.
     """
-    effort = effort or Effort(jobs=default_jobs())
+    handling = handling or Handling()
+    check_target(target, source, overwrite=handling.overwrite)
     plan = plan_conversion(source, options, said=said, allow_drift=allow_drift)
-    manifest = render_manifest(plan)
-    check_target(target, source, plan.target_nbytes + len(manifest.encode()))
+    effort = settle(plan, effort or Effort(jobs=default_jobs()))
+    return carry_out(
+        plan, target, effort, handling=handling, dry_run=dry_run, listen=listen, stop=stop
+    )
+
+
+def carry_out(
+    plan: Plan,
+    target: Path,
+    effort: Effort,
+    *,
+    handling: Handling,
+    dry_run: bool,
+    listen: Listener,
+    stop: Event | None,
+) -> ConversionReport:
+    """Check that a plan can be carried out, and do it: execute, seal, report."""
+    staging = Staging(target)
+    needs = needs_of(
+        plan,
+        effort,
+        target,
+        staged_nbytes=staging.staged_nbytes(),
+        extra=len(render_manifest(plan, {}).encode()),
+    )
+    check_needs(needs, target)
     if not dry_run:
-        staging = Staging(target)
-        staging.begin()
-        execute(plan, staging, effort, listen)
-        texts = [(file.name, file.text) for file in plan.small_files]
-        staging.seal([*texts, (MANIFEST, manifest)])
+        with staging:
+            sizes = [(file.name, file.nbytes) for file in plan.files]
+            effort = staging.begin(plan.journal_key(), sizes, effort, restart=handling.restart)
+            execute(plan, staging, effort, listen, stop=stop)
+            hashes = hash_files(plan, staging, effort, stop) if handling.hashes else {}
+            texts = [(file.name, file.text) for file in plan.small_files]
+            staging.seal([*texts, (MANIFEST, render_manifest(plan, hashes))], sync=effort.sync)
     return ConversionReport(
-        plan=plan, source=source, target=target, done=not dry_run, effort=effort
+        plan=plan,
+        source=plan.source.root,
+        target=target,
+        done=not dry_run,
+        effort=effort,
+        needs=needs,
     )
 
 

@@ -51,7 +51,7 @@ class Block:
 
 @dataclass(frozen=True)
 class _Area:
-    """A part of the buffer: some rows of the target, some of each row's bytes. Rows count from the block's."""
+    """A part of the buffer: some rows, counted from the block's first, some bytes of each."""
 
     start: int
     first_row: int
@@ -224,7 +224,7 @@ def _scatter(
     deltas: tuple[int, ...] | None,
     areas: tuple[_Area, ...],
 ) -> Scatter:
-    """Places of the rows begin to end of a source piece; everything is relative to the block's first row.
+    """Places of rows of a source piece; rows count from the block's first.
 
     Blocks of one tensor repeat each other, so nearly every call is answered from the cache:
     computing costs about 100 us for 1 MiB of 4 KB rows, as much as moving them.

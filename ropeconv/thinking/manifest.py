@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+from collections.abc import Mapping
 
 from ropeconv.formats.folder import MANIFEST_SCHEMA, kept_entry
 from ropeconv.thinking.plan import Plan
 from ropeconv.version import __version__
 
 
-def render_manifest(plan: Plan) -> str:
-    """The manifest of a finished target. It holds no time and no path: equal runs, equal bytes."""
+def render_manifest(plan: Plan, hashes: Mapping[str, str]) -> str:
+    """The manifest of a finished target. It holds no time and no path: equal runs, equal bytes.
+
+    Args:
+        plan: what was done; its digest is that of names, sizes and places, not of paths and times.
+        hashes: SHA-256 of the files that moves filled, in hexadecimal, by name; may be empty.
+    """
     source = plan.source
+    files = [_entry(file.name, file.nbytes, hashes.get(file.name)) for file in plan.files]
+    for small in plan.small_files:
+        data = small.text.encode()
+        digest = hashlib.sha256(data).hexdigest() if hashes else None
+        files.append(_entry(small.name, len(data), digest))
     manifest = {
         "schema": MANIFEST_SCHEMA,
         "ropeconv": __version__,
@@ -24,9 +36,9 @@ def render_manifest(plan: Plan) -> str:
         "target": {
             "format": plan.target_format.value,
             "layout": plan.target_layout.name,
-            "files": [{"name": file.name, "nbytes": file.nbytes} for file in plan.files]
-            + [{"name": f.name, "nbytes": len(f.text.encode())} for f in plan.small_files],
+            "files": files,
         },
+        "plan": plan.digest(),
         "reordered_tensors": plan.num_reordered,
         "notes": [{"kind": note.kind, "text": note.text} for note in plan.notes],
         "dropped": [{"name": drop.name, "why": drop.why} for drop in plan.dropped],
@@ -37,3 +49,8 @@ def render_manifest(plan: Plan) -> str:
         },
     }
     return json.dumps(manifest, indent=2, sort_keys=True) + "\n"
+
+
+def _entry(name: str, nbytes: int, sha256: str | None) -> dict[str, object]:
+    entry: dict[str, object] = {"name": name, "nbytes": nbytes}
+    return entry if sha256 is None else entry | {"sha256": sha256}

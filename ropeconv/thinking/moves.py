@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 from ropeconv.thinking.inventory import Piece, WholeTensor
-from ropeconv.words.layout import RopeLayout, row_order
+from ropeconv.words.layout import RopeLayout, Rows, row_order
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,8 +33,7 @@ def make_move(
     """The move of one tensor between two layouts."""
     order = None
     if source != target:
-        found = row_order(tensor.rows, source, target)
-        order = None if found == tuple(range(len(found))) else found
+        order = _order(tensor.rows, source, target)
     return Move(
         name=tensor.name,
         num_rows=tensor.num_rows,
@@ -42,6 +42,15 @@ def make_move(
         sources=tensor.pieces,
         targets=targets,
     )
+
+
+@lru_cache(maxsize=256)
+def _order(
+    rows: tuple[Rows, ...], source: RopeLayout, target: RopeLayout
+) -> tuple[int, ...] | None:
+    """The gather order, one tuple for all layers: 126 with 16384 rows would take 60 MB."""
+    found = row_order(rows, source, target)
+    return None if found == tuple(range(len(found))) else found
 
 
 def copy_move(name: str, nbytes: int, source_file: int, target_file: int) -> Move:

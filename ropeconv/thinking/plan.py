@@ -17,6 +17,7 @@ from ropeconv.formats.new_file import Checksum, Fixed, NewFile
 from ropeconv.thinking.blocks import block_nbytes
 from ropeconv.thinking.inventory import Inventory, Piece, WholeTensor
 from ropeconv.thinking.moves import Move
+from ropeconv.version import __version__
 from ropeconv.words.layout import RopeLayout
 from ropeconv.words.model import Format, Model, Note
 
@@ -94,21 +95,31 @@ class Plan:
         return max((block_nbytes(move, limit) for move in self.moves), default=0)
 
     def digest(self) -> str:
-        """A name for this plan: equal for equal sources, options and versions."""
+        """A name for what this plan makes: equal for equal names, sizes, options and versions."""
         sha = hashlib.sha256()
         for part in self._spelled():
             sha.update(part.encode())
             sha.update(b"\n")
         return sha.hexdigest()
 
+    def journal_key(self) -> str:
+        """A name for this plan at this place and time: another once a source file is touched."""
+        place = f"{self.digest()} {self.source.root.resolve()} {self.source.files!r}"
+        return hashlib.sha256(place.encode()).hexdigest()
+
     def _spelled(self) -> Iterator[str]:
-        yield f"{self.source.root.resolve()}"
-        yield from (repr(file) for file in self.source.files)
+        yield __version__
+        yield from (f"{file.name} {file.nbytes}" for file in self.source.files)
         for target in self.files:
             fixed = hashlib.sha256(b"".join(part.data for part in target.fixed)).hexdigest()
             yield f"{target.name} {target.nbytes} {fixed} {target.checksums}"
         yield from (repr(file) for file in self.small_files)
-        yield from (repr(move) for move in self.moves)
+        orders: dict[int, str] = {}  # moves of one geometry share an order: spell each once
+        for move in self.moves:
+            if id(move.order) not in orders:
+                orders[id(move.order)] = hashlib.sha256(repr(move.order).encode()).hexdigest()
+            yield f"{move.name} {move.num_rows} {move.row_nbytes} {orders[id(move.order)]}"
+            yield f"{move.sources} {move.targets}"
 
 
 def place_fixed(file: NewFile, constants: Sequence[KeptTensor]) -> NewFile:

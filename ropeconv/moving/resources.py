@@ -1,0 +1,192 @@
+"""What a run needs and what the machine has: memory, disk, cached files."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import shutil
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from ropeconv.moving.effort import (
+    BLOCK_NBYTES,
+    BUFFERS_NBYTES,
+    DIRECT_BLOCK_NBYTES,
+    DIRECT_JOBS,
+    Effort,
+    Io,
+)
+from ropeconv.thinking.plan import Plan
+from ropeconv.words.errors import NoMemory, NoRoom
+
+PAGE_NBYTES = 4096
+BASE_NBYTES = (
+    48 << 20
+)  # Python with ropeconv imported: 22 to 35 MiB measured, and room for its arenas
+TENSOR_NBYTES = 6 << 10  # of a plan, for each move: 3 to 5 KiB measured
+LINE_NBYTES = 16  # of the journal's index, for each block
+CACHESTAT = 451  # the system call's number, the same on every architecture since Linux 6.5
+CACHED_FRACTION = 0.5  # of the source; below it, reading from the disk is what takes the time
+
+
+@dataclass(frozen=True, kw_only=True)
+class Needs:
+    """What a run takes, in bytes.
+
+    Attributes:
+        memory_nbytes: peak resident memory, at most.
+        disk_nbytes: room that the target takes beyond what an interrupted run has taken.
+        memory_free_nbytes: None where the system does not say.
+    """
+
+    read_nbytes: int
+    written_nbytes: int
+    memory_nbytes: int
+    disk_nbytes: int
+    memory_free_nbytes: int | None
+    disk_free_nbytes: int
+
+
+def needs_of(plan: Plan, effort: Effort, target: Path, *, staged_nbytes: int, extra: int) -> Needs:
+    """What carrying out a plan takes.
+
+    Args:
+        plan: what to do.
+        effort: how hard.
+        target: where to.
+        staged_nbytes: what an interrupted run has put on the disk already.
+        extra: bytes of the manifest.
+    """
+    written = plan.target_nbytes + extra
+    return Needs(
+        read_nbytes=plan.read_nbytes,
+        written_nbytes=written,
+        memory_nbytes=memory_nbytes(plan, effort),
+        disk_nbytes=max(0, written - staged_nbytes),
+        memory_free_nbytes=free_memory(),
+        disk_free_nbytes=shutil.disk_usage(nearest_folder(target)).free,
+    )
+
+
+def memory_nbytes(plan: Plan, effort: Effort) -> int:
+    """Peak resident memory of a run, in bytes; a test holds the measured peak against it."""
+    buffer = plan.largest_block_nbytes(effort.block_nbytes) + PAGE_NBYTES
+    if effort.io is Io.DIRECT:
+        buffer = 2 * (buffer + PAGE_NBYTES)
+    lines = LINE_NBYTES * (plan.moved_nbytes // effort.block_nbytes + len(plan.moves))
+    return BASE_NBYTES + TENSOR_NBYTES * len(plan.moves) + lines + effort.jobs * buffer
+
+
+def check_needs(needs: Needs, target: Path) -> None:
+    """Refuse what cannot end well.
+
+    Raises:
+        NoRoom: the disk is too small.
+        NoMemory: less memory is free than the plan takes.
+    """
+    if needs.disk_nbytes > needs.disk_free_nbytes:
+        raise NoRoom(
+            what=f"the target needs {needs.disk_nbytes} bytes,"
+            f" `{nearest_folder(target)}` has {needs.disk_free_nbytes} free",
+            fix="free some space, or choose a folder on another disk",
+        )
+    if needs.memory_free_nbytes is not None and needs.memory_nbytes > needs.memory_free_nbytes:
+        raise NoMemory(
+            what=f"the run needs {needs.memory_nbytes} bytes of memory,"
+            f" {needs.memory_free_nbytes} are free",
+            why="each job holds one block of whole rows",
+            fix="use fewer --jobs, or end other programs",
+        )
+
+
+def nearest_folder(target: Path) -> Path:
+    """The folder, there already, whose disk the target will lie on."""
+    return next(parent for parent in target.resolve().parents if parent.exists())
+
+
+def settle(plan: Plan, effort: Effort) -> Effort:
+    """The effort with everything chosen that was left to us: kind of I/O, block size, jobs.
+
+    Direct I/O is chosen where the disk must do all the work anyway: the source is not in the page
+    cache, or the bytes would not fit there. It then also leaves other programs' cache alone.
+    Elsewhere the cache is faster.
+    """
+    io = effort.io
+    if io is Io.AUTO:
+        io = Io.DIRECT if effort.sync and _is_larger_than_cache(plan) else Io.BUFFERED
+    if not hasattr(os, "O_DIRECT"):
+        io = Io.BUFFERED
+    if io is Io.BUFFERED or effort.block_nbytes != BLOCK_NBYTES:
+        return replace(effort, io=io)
+    jobs = max(effort.jobs, DIRECT_JOBS)
+    limit = BUFFERS_NBYTES // (2 * jobs)
+    block_nbytes = max(BLOCK_NBYTES, min(DIRECT_BLOCK_NBYTES, 1 << (limit.bit_length() - 1)))
+    return replace(effort, io=io, jobs=jobs, block_nbytes=block_nbytes)
+
+
+def _is_larger_than_cache(plan: Plan) -> bool:
+    free = free_memory()
+    if free is not None and plan.read_nbytes + plan.moved_nbytes > free:
+        return True
+    files = sorted({piece.file for move in plan.moves for piece in move.sources})
+    return cached_fraction([plan.source.path(file) for file in files]) < CACHED_FRACTION
+
+
+def free_memory() -> int | None:
+    """Bytes that programs and the page cache may still take; None where the system does not say."""
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return None
+    found = [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")]
+    limits = [*found, *_group_limit()]
+    return min(limits) if limits else None
+
+
+def _group_limit() -> list[int]:
+    """What the control group leaves, if it limits memory; its page cache counts as free."""
+    root = Path("/sys/fs/cgroup")
+    try:
+        limit = (root / "memory.max").read_text(encoding="ascii").strip()
+        used = (root / "memory.stat").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return []
+    if limit == "max":
+        return []
+    held = [int(line.split()[1]) for line in used if line.startswith("anon ")]
+    return [int(limit) - sum(held)]
+
+
+class _Range(ctypes.Structure):
+    _fields_ = (("offset", ctypes.c_uint64), ("nbytes", ctypes.c_uint64))
+
+
+class _Cached(ctypes.Structure):
+    _fields_ = tuple(
+        (name, ctypes.c_uint64) for name in ("cached", "dirty", "writeback", "evicted", "recent")
+    )
+
+
+def cached_fraction(paths: Sequence[Path]) -> float:
+    """How much of some files the page cache holds, 0 to 1; 1 where the system cannot tell."""
+    if sys.platform != "linux":
+        return 1.0
+    system = ctypes.CDLL(None, use_errno=True)
+    pages = total = 0
+    for path in paths:
+        try:
+            descriptor = os.open(path, os.O_RDONLY)
+        except OSError:
+            continue  # whoever reads it will say why
+        try:
+            total += os.fstat(descriptor).st_size
+            cached = _Cached()
+            whole = _Range(0, 0)
+            if system.syscall(CACHESTAT, descriptor, ctypes.byref(whole), ctypes.byref(cached), 0):
+                return 1.0
+            pages += cached.cached
+        finally:
+            os.close(descriptor)
+    return min(1.0, pages * os.sysconf("SC_PAGE_SIZE") / total) if total else 1.0
