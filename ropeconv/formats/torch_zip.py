@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 MAX_PICKLE_NBYTES = 64 * 10**6  # 405B in 16 ranks has 0.2 MB; 100 000 tensors have 20 MB
 MAX_ENTRIES = 200_000
+MAX_AXES = 64  # PyTorch's own limit
 LOCAL_HEADER_NBYTES = 30
 
 STORAGES = {
@@ -155,7 +156,7 @@ def _entries(path: Path, size: int) -> tuple[dict[str, _Entry], str]:
                 entries[info.filename] = _Entry(offset=offset, nbytes=info.file_size)
     except OSError as error:
         raise SourceError(what=f"cannot read `{path}`", why=reason(error)) from error
-    except (zipfile.BadZipFile, NotImplementedError, ValueError) as error:
+    except (zipfile.BadZipFile, NotImplementedError, ValueError, OverflowError) as error:
         raise BrokenFile(
             what=f"`{path}` is no intact zip file",
             why=str(error)[:200].lower(),
@@ -294,6 +295,8 @@ def _run(program: bytes, path: Path) -> object:  # noqa: PLR0915 - one arm for e
                     stack.append(_Global(name=str(argument).replace(" ", ".")))
                 case "STACK_GLOBAL":
                     name, module = stack.pop(), stack.pop()
+                    if not isinstance(name, str) or not isinstance(module, str):
+                        raise HostileFile(what=f"the pickle of `{path}` names no function by text")
                     stack.append(_Global(name=f"{module}.{name}"))
                 case "BINPERSID":
                     stack.append(_storage(stack.pop(), path))
@@ -318,7 +321,7 @@ def _run(program: bytes, path: Path) -> object:  # noqa: PLR0915 - one arm for e
                         why="no state dict of tensors needs it",
                         fix="do not load this file with anything that executes pickles",
                     )
-    except (ValueError, IndexError, KeyError, TypeError, UnicodeDecodeError) as error:
+    except (ValueError, IndexError, KeyError, TypeError, StopIteration) as error:
         raise BrokenFile(what=f"the pickle of `{path}` is damaged", why=str(error)[:200]) from error
     raise BrokenFile(what=f"the pickle of `{path}` has no end")
 
@@ -330,7 +333,8 @@ def _number(argument: object) -> int:
 
 
 def _to_mark(stack: list[object]) -> list[object]:
-    at = max(i for i, value in enumerate(stack) if isinstance(value, _Mark))
+    # from the end: every item is then passed once, however many marks there are
+    at = next(i for i in range(len(stack) - 1, -1, -1) if isinstance(stack[i], _Mark))
     items = stack[at + 1 :]
     del stack[at:]
     return items
@@ -340,8 +344,15 @@ def _fill(target: object, items: list[object], path: Path) -> None:
     if not isinstance(target, dict):
         raise BrokenFile(what=f"the pickle of `{path}` fills something that is no dict")
     for key, value in zip(items[::2], items[1::2], strict=True):
+        # before it is hashed or printed: a nest of tuples would take for ever, or the C stack
+        if not isinstance(key, str):
+            raise Unsupported(
+                what=f"`{path}` holds a dict with a {type(key).__name__.strip('_').lower()} as key,"
+                " expected names of tensors",
+                fix="save the state dict of the model alone",
+            )
         if key in target:
-            raise BrokenFile(what=f"`{path}` has the tensor `{str(key)[:120]}` twice")
+            raise BrokenFile(what=f"`{path}` has the tensor `{key[:120]}` twice")
         target[key] = value
 
 
@@ -416,4 +427,6 @@ def _tensor(
     steps = tuple(step for step in stride if type(step) is int)
     if len(sizes) != len(shape) or len(steps) != len(stride):
         raise BrokenFile(what=f"`{path}` has a tensor whose shape is not made of integers")
+    if max(len(sizes), len(steps)) > MAX_AXES:
+        raise HostileFile(what=f"`{path}` has a tensor of {len(sizes)} axes, at most {MAX_AXES}")
     return _Tensor(storage=storage, dtype=dtype, offset=offset, shape=sizes, stride=steps)

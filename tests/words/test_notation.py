@@ -45,7 +45,8 @@ def test_parse_rows_reads_back_what_rows_say_of_themselves(parts: tuple[Rows, ..
 @pytest.mark.parametrize(
     "text",
     ["", "Keep", "Keep()", "Keep(C, C)", "Keep(count=3)", "Repeat(H)", "Rope(D) + Keep(3)",
-     "Rope(Z)", "Keep(C / 2)", "Keep(-C)", "Keep(3.5)", "Keep(__import__('os').getpid())", "print(3)",
+     "Rope(Z)", "Keep(C / 2)", "Keep(-C)", "Keep(3.5)", "Keep(__import__('os').getpid())",
+     "print(3)",
      "Keep(", "Keep(3)) or (Keep(3)", "lambda: 3"],
 )  # fmt: skip
 def test_parse_rows_of_anything_else_is_refused(text: str) -> None:
