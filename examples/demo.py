@@ -1,6 +1,7 @@
 """The main job on a really trained model: convert it, prove it, run it, and show a wrong one fail.
 
-The model is fixtures/kjv-llama: 2.7 million parameters in Meta's format, trained on the King James Bible.
+The model is fixtures/kjv-llama: 2.7 million parameters in Meta's format, trained on the King James
+Bible.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ def run(*arguments: str, expected: int = 0) -> None:
 
 
 def make_unconverted(right: Path, wrong: Path) -> None:
-    """What a script that forgets the rows would write: everything right but the order of q and k."""
+    """What a script that forgets the rows writes: everything right but the order of q and k."""
     from safetensors.torch import load_file, save_file
 
     import ropeconv
@@ -63,11 +64,13 @@ def compare_models() -> None:
     """Loss and greedy text of the Meta form, of the converted model and of the unconverted one."""
     import torch
     from transformers import LlamaForCausalLM
+    from transformers.utils import logging
 
     sys.path.insert(0, str(ROOT))
     from fixtures.meta_folder import architecture_of, read_joined, read_params
     from ropeconv.proof.forward import forward, greedy, next_token_loss
 
+    logging.disable_progress_bar()
     weights = read_joined(ROOT / SOURCE)
     architecture = architecture_of(read_params(ROOT / SOURCE))
     text = (ROOT / SOURCE / "heldout.txt").read_bytes()[:2048]

@@ -102,12 +102,7 @@ def _show(speech: Speech, verdict: Verdict) -> None:
         " float64, geometry,"
         " norms"
     )
-    for finding in verdict.findings[:MAX_SHOWN]:
-        speech.result(f"         [red]-[/] `{escape(finding.tensor)}`: {escape(finding.text)}")
-    if len(verdict.findings) > MAX_SHOWN:
-        speech.result(
-            f"         and {len(verdict.findings) - MAX_SHOWN} more; --report has them all"
-        )
+    _show_findings(speech, verdict)
     if scores.layers:
         worst = max(scores.layers, key=lambda layer: layer.max_difference)
         speech.result(
@@ -122,6 +117,19 @@ def _show(speech: Speech, verdict: Verdict) -> None:
     if scores.why:
         speech.result(f"         {escape(scores.why)}")
     speech.result(f"verdict  {_verdict_words(verdict)}")
+
+
+def _show_findings(speech: Speech, verdict: Verdict) -> None:
+    """Named mistakes in one sentence each; then what has no name, as far as it fits a screen."""
+    for sentence in verdict.exact.diagnosis[:MAX_SHOWN]:
+        speech.result(f"         [red]mistake:[/] {escape(sentence)}")
+    unnamed = [f for f in verdict.findings if f.tensor not in verdict.exact.named]
+    for finding in unnamed[:MAX_SHOWN]:
+        speech.result(f"         [red]-[/] `{escape(finding.tensor)}`: {escape(finding.text)}")
+    more = len(unnamed) + len(verdict.exact.diagnosis)
+    more -= len(unnamed[:MAX_SHOWN]) + len(verdict.exact.diagnosis[:MAX_SHOWN])
+    if more:
+        speech.result(f"         and {more} more; --report has them all")
 
 
 def _verdict_words(verdict: Verdict) -> str:

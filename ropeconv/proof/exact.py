@@ -11,6 +11,7 @@ from ropeconv.formats.checkpoint import Checkpoint, reason
 from ropeconv.moving.engine import run_blocks
 from ropeconv.moving.execute import Effort
 from ropeconv.moving.files import OpenFiles, read_scattered, shorter
+from ropeconv.proof.mistakes import Sides, explain, first_difference, summarise
 from ropeconv.proof.verdict import ExactCheck, Finding, Outcome
 from ropeconv.thinking.blocks import Block, Write, block_nbytes, blocks
 from ropeconv.thinking.inventory import Inventory, WholeTensor
@@ -87,20 +88,23 @@ def check_exact(
         listen=listen,
     )
     listen(WorkDone(title="comparing bytes"))
-    findings = [
-        *pairing.findings,
-        *(
-            _describe(tensor, *differences.first[tensor.name])
-            for tensor in pairing.tensors
-            if tensor.name in differences.first
-        ),
-    ]
+    sides = Sides(source=source, target=target)
+    differing = [tensor for tensor in pairing.tensors if tensor.name in differences.first]
+    mistakes = explain(sides, [tensor.name for tensor in differing])
+    named = {mistake.tensor: mistake.text for mistake in mistakes}
+    findings = [*pairing.findings]
+    for tensor in differing:
+        row, column = _place(tensor, *differences.first[tensor.name])
+        text = named.get(tensor.name) or first_difference(sides, tensor.name, row, column)
+        findings.append(Finding(tensor=tensor.name, text=text))
     return ExactCheck(
         outcome=Outcome.DIFFERENT if findings else Outcome.SAME,
         num_tensors=len(pairing.moves),
         num_reordered=sum(move.order is not None for move in pairing.moves),
         nbytes=total,
         findings=tuple(findings),
+        diagnosis=summarise(mistakes),
+        named=tuple(named),
     )
 
 
@@ -184,14 +188,12 @@ def _first_difference(one: bytes, other: bytes) -> int:
     return first
 
 
-def _describe(tensor: WholeTensor, file: int, offset: int) -> Finding:
+def _place(tensor: WholeTensor, file: int, offset: int) -> tuple[int, int]:
+    """Row and column of a byte in a file."""
     piece = next(
         piece
         for piece in (*tensor.pieces, *tensor.copies)
         if piece.file == file and piece.offset <= offset < piece.offset + piece.nbytes
     )
     row, byte = divmod(offset - piece.offset, piece.row_nbytes)
-    row += piece.first_row
-    column = (piece.first_byte + byte) // tensor.dtype.nbytes
-    where = f"row {row}" + (f", column {column}" if len(tensor.shape) > 1 else "")
-    return Finding(tensor=tensor.name, text=f"first difference at {where} of {list(tensor.shape)}")
+    return row + piece.first_row, (piece.first_byte + byte) // tensor.dtype.nbytes

@@ -35,6 +35,8 @@ class ExactCheck:
     num_reordered: int
     nbytes: int  # compared
     findings: tuple[Finding, ...]
+    diagnosis: tuple[str, ...] = ()  # the mistakes that reproduce the target, in sentences
+    named: tuple[str, ...] = ()  # tensors that the diagnosis explains
 
 
 @dataclass(frozen=True, kw_only=True)
