@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
@@ -21,9 +21,13 @@ from ropeconv.cli.options import (
 from ropeconv.cli.speech import Speech, gigabytes, progress_of, speaking
 from ropeconv.moving.execute import Effort, default_jobs
 from ropeconv.proof.verdict import Outcome, Verdict
-from ropeconv.reports.json_report import verdict_json
-from ropeconv.story.verification import verify
+from ropeconv.reports.json_report import kernel_json, verdict_json
+from ropeconv.story.verification import check_this_machine, verify
 from ropeconv.thinking.config_map import Said
+from ropeconv.words.errors import ExitCode
+
+if TYPE_CHECKING:
+    from ropeconv.kernels.selfcheck import KernelReport
 
 EPILOG = "Exit codes: 0 the same model, 1 not the same model, 2 wrong usage, 3 inconclusive, 4"
 " unreadable, 5 refused."
@@ -80,6 +84,54 @@ def checkpoint(
         _show(speech, verdict)
         if verdict.exit_code:
             raise typer.Exit(int(verdict.exit_code))
+
+
+@app.command("kernel", epilog="Exit codes: 0 right, 1 wrong, 5 no Triton here, 70 a bug.")
+def kernel(
+    *,
+    json: Json = False,
+    report: Report = None,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Prove the Triton kernel on this machine: against float64, with planted mistakes.
+
+    On a GPU where there is one, else in Triton's interpreter; the report says which.
+    """
+    speech = Speech(json=json, quiet=quiet, report=report, debug=debug)
+    with speaking(speech):
+        found = check_this_machine()
+        speech.machine(kernel_json(found))
+        _show_kernel(speech, found)
+        if not found.passed:
+            raise typer.Exit(int(ExitCode.DIFFERENT))
+
+
+def _show_kernel(speech: Speech, found: KernelReport) -> None:
+    where = "Triton" if found.backend == "cuda" else "Triton interpreter"
+    speech.result(
+        f"kernel   {where} {found.triton} on {escape(found.device)}, torch {escape(found.torch)}"
+    )
+    checks = [check for check in found.checks if not check.control]
+    controls = [check for check in found.checks if check.control]
+    worst = max(checks, key=lambda check: check.error / check.bound if check.bound else check.error)
+    weakest = min(controls, key=lambda check: check.error)
+    speech.result(
+        f"checks   {sum(check.passed for check in checks)} of {len(checks)} right; closest to its"
+        f" bound: {escape(worst.name)}, error {worst.error:.2g} of {worst.bound:.2g}"
+    )
+    speech.result(
+        f"controls {sum(check.passed for check in controls)} of {len(controls)} planted mistakes"
+        f" seen; weakest: {escape(weakest.name)}, {weakest.error:.2g}"
+    )
+    for check in found.checks:
+        if not check.passed:
+            speech.result(
+                f"         [red]-[/] {escape(check.name)}: error {check.error:.3g}, bound"
+                f" {check.bound:.3g} ({escape(check.reason)})"
+            )
+    words = "[bold green]right[/]" if found.passed else "[bold red]wrong[/]"
+    speech.result(f"verdict  the kernel is {words} on this machine")
 
 
 def _show(speech: Speech, verdict: Verdict) -> None:

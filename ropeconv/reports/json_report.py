@@ -13,6 +13,7 @@ from ropeconv.version import __version__
 from ropeconv.words.layout import RopeLayout
 
 if TYPE_CHECKING:
+    from ropeconv.kernels.selfcheck import KernelReport
     from ropeconv.proof.verdict import Verdict
     from ropeconv.story.conversion import ConversionReport
     from ropeconv.story.inspection import Inspection
@@ -60,6 +61,25 @@ def verdict_json(verdict: Verdict) -> str:
             "exact": verdict.exact,
             "config": verdict.config,
             "scores": verdict.scores,
+        },
+    )
+
+
+def kernel_json(report: KernelReport) -> str:
+    """The kernel's checks on one machine."""
+    checks = [
+        {**{f.name: getattr(check, f.name) for f in fields(check)}, "passed": check.passed}
+        for check in report.checks
+    ]
+    return _line(
+        "kernel",
+        {
+            "passed": report.passed,
+            "device": report.device,
+            "backend": report.backend,
+            "torch": report.torch,
+            "triton": report.triton,
+            "checks": checks,
         },
     )
 

@@ -21,6 +21,8 @@ from ropeconv.words.model import Model
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from ropeconv.kernels.selfcheck import KernelReport
+
 
 @dataclass(frozen=True, kw_only=True)
 class _Known:
@@ -69,6 +71,17 @@ def verify(
     config = check_configs(ours.model, theirs.model)
     scores = _scores(ours, theirs, exact, config, layers, listen)
     return Verdict(target=theirs.side, source=ours.side, exact=exact, config=config, scores=scores)
+
+
+def check_this_machine() -> KernelReport:
+    """Prove the kernel on this machine's device.
+
+    Raises:
+        Unsupported: there is no Triton here.
+    """
+    from ropeconv.kernels import check_kernel  # noqa: PLC0415 - torch only when needed
+
+    return check_kernel()
 
 
 def _know(path: Path, said: Said) -> _Known:
