@@ -203,7 +203,8 @@ def contenders(q: Tensor, k: Tensor) -> list[Contender]:
 
     # Hugging Face and Liger see [B, H, T, D] views of [B, T, H, D] memory, as models make them.
     q_hf, k_hf = q.transpose(1, 2), k.transpose(1, 2)
-    hf_compiled, meta_compiled = torch.compile(hf_rope), torch.compile(meta_rope)
+    torch.compiler.reset()  # or the second shape would be compiled for any shape, and slower
+    hf_compiled, meta_compiled = (torch.compile(f, dynamic=False) for f in (hf_rope, meta_rope))
     found = [
         *ours("ours half-split", q, k, table, HALF_SPLIT),
         *ours("ours interleaved", q, k, table, INTERLEAVED),

@@ -177,8 +177,8 @@ def choose_tile(
 
     On a GPU: one token and up to 8 KiB of its q, so that the table is read once a token; where a
     head's tokens lie side by side, up to 16 tokens of up to 4 heads. 128 bytes of q a thread
-    (measured on an H100: 0.98 of a copy; 64 bytes 0.97, 32 bytes 0.95); where lanes are lost to
-    padding half the tile and 32 bytes a thread (head_dim 80: 0.98, against 0.94).
+    (measured on an H100: 0.98 of a copy, 64 bytes 0.97); where lanes are lost to padding half the
+    tile and 32 bytes a thread (head_dim 80: 0.98, against 0.94).
 
     In the interpreter a program costs the same whatever its size: as much as a block holds.
     """

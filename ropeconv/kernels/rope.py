@@ -201,7 +201,8 @@ def _check_rows(table: RopeTable, positions: Positions, tokens: int) -> None:
                 what=f"positions {first} to {last} are not all in a table of {table.rows} rows",
                 fix="make the table longer",
             )
-    if table.gathered and positions is not FROM_ZERO:
+    from_zero = (positions.offset, positions.token_step, positions.ids) == (0, 1, None)
+    if table.gathered and not from_zero:
         raise UsageError(
             what="a gathered table has a row for each token, and positions were given too",
             fix="leave out the positions, or pass the table before it was gathered",

@@ -13,7 +13,7 @@ What the compiler cares about:
   stride-2 loads are 13 times slower. That is the one branch on the layout.
 - Loads of q and k are issued before those of the table, which is read once for all heads of a tile.
 - Offsets are 64 bits wide, everywhere: q may have more than 2^31 elements, and so may the tokens of
-  one head. It costs 6 % more instructions, which a kernel that waits for memory does not notice.
+  one head. It costs 6 % more instructions, in a kernel that waits for memory.
 - The grid needs no division by a number that is known only at the launch: 60 instructions before
   the first load.
 - Products are joined by an explicit fma, so that every use of `rotate` rounds alike, whatever the

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from cases import BOTH, SETTINGS, exact, table_of, vectors
+from kernel_cases import BOTH, SETTINGS, exact, table_of, vectors
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 

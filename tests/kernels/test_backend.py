@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from cases import BOTH, table_of, vectors
+from kernel_cases import BOTH, table_of, vectors
 
 from ropeconv.kernels import BACKEND, KernelCheck, apply_rope, check_kernel
 from ropeconv.words.layout import INTERLEAVED

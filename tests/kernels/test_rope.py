@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
-from cases import (
+from kernel_cases import (
     BOTH,
     SETTINGS,
     exact,

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from cases import SETTINGS, exact, half_split_order, table_of, vectors
+from kernel_cases import SETTINGS, exact, half_split_order, table_of, vectors
 from torch import Tensor
 
 from ropeconv.kernels import RopeTable, ScoreForm, score_compare

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from cases import SETTINGS, hugging_face, table_of, vectors
+from kernel_cases import SETTINGS, hugging_face, table_of, vectors
 from torch import Tensor
 
 from ropeconv.kernels import Positions, RopeTable, apply_rope, mrope_axes
