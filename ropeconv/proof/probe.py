@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from ropeconv.words.frequencies import RopeSettings, frequencies
 
 LARGEST_POSITION = 1 << 40  # exact in float64 with 12 bits to spare for the angle
+SHIFT = 1_000_003  # a prime: no multiple of a period
 
 
 @dataclass(frozen=True, kw_only=True)

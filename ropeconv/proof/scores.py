@@ -14,20 +14,20 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from ropeconv.kernels import BACKEND, RopeTable, ScoreForm, score_compare
+from ropeconv.kernels import BACKEND, RopeTable, ScoreDifference, ScoreForm, score_compare
 from ropeconv.moving.examine import read_rows
 from ropeconv.proof.bounds import score_bound
-from ropeconv.proof.probe import Probe, make_probe
-from ropeconv.proof.verdict import LayerScores, Outcome, ScoreCheck
+from ropeconv.proof.controls import one_group, stack_queries, stacked_rows, wrong_forms
+from ropeconv.proof.probe import SHIFT, Probe, make_probe
+from ropeconv.proof.verdict import Control, LayerScores, Outcome, ScoreCheck
 from ropeconv.thinking.inventory import Inventory
 from ropeconv.words.events import BytesDone, Listener, WorkDone, WorkPlanned
 from ropeconv.words.frequencies import RopeSettings, frequencies
-from ropeconv.words.layout import HALF_SPLIT, INTERLEAVED, Rope, RopeLayout, row_order
 from ropeconv.words.model import Model
 
-SMALLEST_MARGIN = (
-    10.0  # a control must exceed the bound by this factor, or the check saw too little
-)
+# a control must exceed the bound by this factor, or the check saw too little
+SMALLEST_MARGIN = 10.0
+CONTROL_THETAS = (1e4, 5e5)  # what a lost or guessed theta becomes; the one that is not the model's
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +36,15 @@ class Form:
 
     inventory: Inventory
     model: Model
+
+
+@dataclass(frozen=True, kw_only=True)
+class Angles:
+    """Tables for the positions of a probe: as they are, all shifted, and of another theta."""
+
+    plain: RopeTable
+    shifted: RopeTable
+    wrong: RopeTable
 
 
 def check_scores(
@@ -71,11 +80,17 @@ def check_scores(
 def judge(layers: Sequence[LayerScores]) -> tuple[Outcome, str]:
     """The outcome over all layers: a difference beyond rounding, or a control that did not fail."""
     for layer in layers:
-        if layer.finite and not layer.max_difference <= layer.bound:
-            return Outcome.DIFFERENT, (
-                f"layer {layer.layer}, head {layer.worst_head}: scores differ by"
-                f" {layer.max_difference:.3g}, rounding allows {layer.bound:.3g}"
-            )
+        beyond = {
+            f"head {layer.worst_head}: scores differ": layer.max_difference,
+            "scores differ with every query at one position": layer.clamped,
+            "scores change when both positions shift": layer.shifted,
+        }
+        for words, difference in beyond.items() if layer.finite else ():
+            if not difference <= layer.bound:
+                return Outcome.DIFFERENT, (
+                    f"layer {layer.layer}, {words} by {difference:.3g}, rounding allows"
+                    f" {layer.bound:.3g}"
+                )
     for layer in layers:
         if not layer.finite:
             return Outcome.INCONCLUSIVE, (
@@ -83,10 +98,11 @@ def judge(layers: Sequence[LayerScores]) -> tuple[Outcome, str]:
                 " compared"
             )
         if not layer.margin >= SMALLEST_MARGIN:
+            weakest = min(layer.controls, key=lambda control: control.difference)
             return Outcome.INCONCLUSIVE, (
-                f"layer {layer.layer}: a control that must fail differs by {layer.control:.3g}"
-                " only,"
-                f" rounding allows {layer.bound:.3g}; these weights cannot tell layouts apart"
+                f"layer {layer.layer}: the planted mistake `{weakest.name}` differs by"
+                f" {weakest.difference:.3g} only, rounding allows {layer.bound:.3g}; these weights"
+                " cannot tell right from wrong"
             )
     if not layers:
         return Outcome.INCONCLUSIVE, "no layer was compared"
@@ -94,74 +110,114 @@ def judge(layers: Sequence[LayerScores]) -> tuple[Outcome, str]:
 
 
 def compare_forms(
-    source: ScoreForm, target: ScoreForm, *, layer: int, hidden_size: int, amplitude: float
+    source: ScoreForm,
+    target: ScoreForm,
+    *,
+    angles: Angles,
+    layer: int,
+    hidden_size: int,
+    amplitude: float = 1.0,
 ) -> LayerScores:
-    """Compare two forms of one layer, and the controls on the source's form.
+    """Compare two forms of one layer, and measure the controls on the source's form.
 
-    Controls, which are mistakes people make: rows not reordered (the right vectors, rotated in the
-    other layout), reordered in q only, reordered in k only.
+    All heads are compared. Controls and properties are measured on one key head and the query heads
+    that share it, another one in each layer: they show what the check can see, which heads share.
+
+    Args:
+        source: q [1, T, H, D] and k [1, T, K, D] before the rotation.
+        target: the same of the other side.
+        angles: the source's; the target's plain table is in its form.
+        layer: its number.
+        hidden_size: terms of the projections' sums, for the bound.
+        amplitude: the attention factor.
     """
-    if not _all_finite(source):
-        return _without_numbers(layer, finite=False)
-    if not _all_finite(target):
-        return _without_numbers(layer, finite=True)
-    difference = score_compare(source, target)
     head_dim = source.q.shape[-1]
-    scale = 1 / math.sqrt(head_dim)
-    norms = [max(float(x.norm(dim=-1).max()) for x in pair) for pair in
-             ((source.q, target.q), (source.k, target.k))]  # fmt: skip
+    kv_heads = source.k.shape[-2]
+    group = layer % kv_heads
+    if not _all_finite(source):
+        return _without_numbers(layer, group, finite=False)
+    if not _all_finite(target):
+        return _without_numbers(layer, group, finite=True)
+    norms = [
+        max(float(x.norm(dim=-1).max()) for x in pair)
+        for pair in ((source.q, target.q), (source.k, target.k))
+    ]
     bound = score_bound(
         query_norm=norms[0],
         key_norm=norms[1],
         head_dim=head_dim,
         hidden_size=hidden_size,
-        scale=scale,
+        scale=1 / math.sqrt(head_dim),
         amplitude=amplitude,
     )
-    controls = [float(score_compare(source, wrong).max_abs.max()) for wrong in wrong_forms(source)]
-    worst = int(difference.max_abs.flatten().argmax())
-    scores = difference.sum_squares_a.sum() / (difference.scores * difference.max_abs.numel())
+    difference = _compare(source, target)
+    ours, theirs = one_group(source, group), one_group(target, group)
+    controls = tuple(
+        Control(name=wrong.name, difference=_largest(_compare(ours, one_group(wrong.form, group))))
+        for wrong in wrong_forms(source, angles.wrong)
+    )
+    tokens = source.q.shape[1]
+    last = [tokens - 1] * tokens
+    shifted = _compare(ours, replace(ours, table=angles.shifted))
     return LayerScores(
         layer=layer,
-        max_difference=float(difference.max_abs.max()),
+        max_difference=_largest(difference),
         bound=bound,
-        control=min(controls),
-        worst_head=worst,
-        score_rms=float(scores.sqrt()),
+        worst_head=_worst_head(difference, source),
+        groups=tuple(difference.max_abs.flatten().tolist()),
+        shifted=_largest(shifted),
+        clamped=_largest(_compare(ours, theirs, query_rows=last, key_rows=[0] * tokens)),
+        controls=controls,
+        control_group=group,
     )
+
+
+def _compare(
+    one: ScoreForm,
+    other: ScoreForm,
+    *,
+    query_rows: Sequence[int] | None = None,
+    key_rows: Sequence[int] | None = None,
+) -> ScoreDifference:
+    tokens = one.q.shape[1]
+    rows = range(tokens) if query_rows is None else query_rows
+    return score_compare(
+        stack_queries(one),
+        stack_queries(other),
+        query_rows=stacked_rows(one, rows),
+        key_rows=None if key_rows is None else torch.tensor(key_rows, device=one.k.device),
+    )
+
+
+def _largest(difference: ScoreDifference) -> float:
+    return float(difference.max_abs.max())
+
+
+def _worst_head(difference: ScoreDifference, form: ScoreForm) -> int:
+    group = int(difference.max_abs.flatten().argmax())
+    share = form.q.shape[2] // form.k.shape[2]
+    query = int(difference.place.view(-1, 2)[group, 0])
+    return group * share + query // form.q.shape[1]
 
 
 def _all_finite(form: ScoreForm) -> bool:
     return all(bool(x.isfinite().all()) for x in (form.q, form.k))
 
 
-def _without_numbers(layer: int, *, finite: bool) -> LayerScores:
+def _without_numbers(layer: int, group: int, *, finite: bool) -> LayerScores:
     """A layer that cannot be computed: inconclusive if the source is so itself, else different."""
     return LayerScores(
         layer=layer,
         max_difference=math.inf,
         bound=0.0,
-        control=0.0,
         worst_head=0,
-        score_rms=math.nan,
+        groups=(),
+        shifted=0.0,
+        clamped=0.0,
+        controls=(),
+        control_group=group,
         finite=finite,
     )
-
-
-def wrong_forms(form: ScoreForm) -> list[ScoreForm]:
-    """The controls: mistakes that must be seen."""
-    other = HALF_SPLIT if form.layout == INTERLEAVED else INTERLEAVED
-    q, k = (_reorder(x, form, other) for x in (form.q, form.k))
-    return [
-        replace(form, layout=other),
-        replace(form, q=q),
-        replace(form, k=k),
-    ]
-
-
-def _reorder(x_BTHD: Tensor, form: ScoreForm, target: RopeLayout) -> Tensor:
-    order = row_order((Rope(form.table.rotary_dim),), form.layout, target)
-    return x_BTHD[..., torch.tensor(order, device=x_BTHD.device)].contiguous()
 
 
 def _compare_layer(
@@ -170,14 +226,33 @@ def _compare_layer(
     generator = torch.Generator().manual_seed(probe.seed + layer)
     shape = (len(probe.positions), source.model.geometry.hidden_size)
     hidden_TC = torch.randn(shape, generator=generator, dtype=torch.float64).to(device)
-    numbers = frequencies(source.model.rope, source.model.geometry.head_dim)
+    head_dim = source.model.geometry.head_dim
+    numbers = frequencies(source.model.rope, head_dim)
     return compare_forms(
         _form(source, layer, hidden_TC, probe),
         _form(target, layer, hidden_TC, probe),
+        angles=make_angles(source.model.rope, head_dim, probe, device),
         layer=layer,
         hidden_size=shape[1],
         amplitude=numbers.attention_factor,
     )
+
+
+def make_angles(
+    rope: RopeSettings, rotary_dim: int, probe: Probe, device: torch.device | str
+) -> Angles:
+    """The tables of a probe."""
+    positions = torch.tensor(probe.positions, dtype=torch.int64)
+    wrong_theta = next(theta for theta in CONTROL_THETAS if theta != rope.theta)
+    plain, shifted, wrong = (
+        RopeTable.from_settings(settings, rotary_dim, places, device=device)
+        for settings, places in (
+            (rope, positions),
+            (rope, positions + SHIFT),
+            (replace(rope, theta=wrong_theta), positions),
+        )
+    )
+    return Angles(plain=plain, shifted=shifted, wrong=wrong)
 
 
 def _form(form: Form, layer: int, hidden_TC: Tensor, probe: Probe) -> ScoreForm:
@@ -192,13 +267,8 @@ def _form(form: Form, layer: int, hidden_TC: Tensor, probe: Probe) -> ScoreForm:
         q=q,
         k=k,
         layout=form.inventory.layout,
-        table=_table(form.model.rope, head_dim, probe, hidden_TC.device),
+        table=make_angles(form.model.rope, head_dim, probe, hidden_TC.device).plain,
     )
-
-
-def _table(rope: RopeSettings, rotary_dim: int, probe: Probe, device: torch.device) -> RopeTable:
-    positions = torch.tensor(probe.positions, dtype=torch.int64)
-    return RopeTable.from_settings(rope, rotary_dim, positions, device=device)
 
 
 def _project(inventory: Inventory, name: str, hidden_TC: Tensor) -> Tensor:
@@ -214,6 +284,7 @@ def _project(inventory: Inventory, name: str, hidden_TC: Tensor) -> Tensor:
 def _layer_nbytes(form: Form) -> int:
     names = ("q_proj.weight", "k_proj.weight")
     return sum(
-        tensor.nbytes for tensor in form.inventory.tensors
+        tensor.nbytes
+        for tensor in form.inventory.tensors
         if tensor.layer == 0 and tensor.name.endswith(names)
-    )  # fmt: skip
+    )

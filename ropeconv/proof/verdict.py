@@ -49,24 +49,44 @@ class ConfigCheck:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Control:
+    """A planted mistake, and by how much it changes a score at most."""
+
+    name: str
+    difference: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class LayerScores:
     """One layer's attention scores in both forms.
 
     Attributes:
         max_difference: largest |difference| of two scores, over heads and positions.
         bound: what rounding alone may cause for these very inputs.
-        control: the smallest of the controls' largest differences; each must exceed the bound.
         worst_head: the query head of max_difference.
+        groups: largest |difference| for each key head and the query heads that share it.
+        shifted: largest change of a score when both positions move by a large number.
+        clamped: largest |difference| with all queries at one position and all keys at zero.
+        controls: wrong variants; each must exceed the bound.
+        control_group: the key head whose scores the controls were measured on.
         finite: whether the source's queries and keys are numbers; NaN cannot be compared.
     """
 
     layer: int
     max_difference: float
     bound: float
-    control: float
     worst_head: int
-    score_rms: float
+    groups: tuple[float, ...]
+    shifted: float
+    clamped: float
+    controls: tuple[Control, ...]
+    control_group: int
     finite: bool = True
+
+    @property
+    def control(self) -> float:
+        """The smallest difference that a planted mistake makes."""
+        return min((control.difference for control in self.controls), default=0.0)
 
     @property
     def margin(self) -> float:
