@@ -23,7 +23,7 @@ class Shape:
     """A model's sizes; odd ones by default."""
 
     layers: int = 2
-    hidden: int = 44
+    hidden: int = 60
     heads: int = 6
     kv_heads: int = 2
     head_dim: int = 10
