@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -156,18 +157,20 @@ def read_text(path: Path) -> str:
 
 
 def parse_object(text: str, origin: str) -> dict[str, Any]:
-    """A JSON object; duplicate keys and anything else are refused."""
+    """A JSON object; duplicate keys, NaN and anything else are refused."""
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         found = dict(pairs)
         if len(found) != len(pairs):
-            names = [name for name, _ in pairs]
-            twice = next(name for name in names if names.count(name) > 1)
+            twice, _ = Counter(name for name, _ in pairs).most_common(1)[0]
             raise BrokenFile(what=f"`{origin}` has the key `{twice[:80]}` twice")
         return found
 
+    def no_number(word: str) -> object:
+        raise ValueError(f"{word} is no number of JSON's")
+
     try:
-        value = json.loads(text, object_pairs_hook=unique)
+        value = json.loads(text, object_pairs_hook=unique, parse_constant=no_number)
     except (ValueError, RecursionError) as error:
         why = str(error) if isinstance(error, ValueError) else "nested too deeply"
         raise BrokenFile(what=f"`{origin}` is no JSON", why=why[:200]) from error

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 MAX_HEADER_NBYTES = 100_000_000  # the format's own limit
 ALIGNMENT = 8  # of the data's start, in bytes: the format's own rule
 LENGTH_NBYTES = 8
+MAX_AXES = 64  # PyTorch's own limit
+MAX_SIZE = 1 << 63
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +45,7 @@ def read_header(root: Path, name: str, file: int, rank: int = 0) -> Header:
     try:
         with path.open("rb") as handle:
             head = handle.read(LENGTH_NBYTES)
-            if head[:1] == b"<":
+            if head[:1] == b"<" and any(head[4:]):  # else a length that begins with this byte
                 raise BrokenFile(
                     what=f"`{path}` is a web page, expected safetensors",
                     why="a download without permission saves the login page",
@@ -93,7 +95,8 @@ def _tensor(path: Path, name: str, entry: object, start: int, file: int, rank: i
             " know",
             why=f"known are {', '.join(DType.__members__)}",
         )
-    if not all(type(size) is int and size >= 0 for size in shape):
+    # bounded before they are multiplied: the product of many sizes takes for ever
+    if len(shape) > MAX_AXES or not all(type(s) is int and 0 <= s < MAX_SIZE for s in shape):
         raise BrokenFile(what=f"`{path}` gives tensor `{name[:120]}` an impossible shape")
     dtype = DType(spelling)
     expected = math.prod(shape) * dtype.nbytes
