@@ -22,9 +22,15 @@ from ropeconv.version import __version__
 
 if TYPE_CHECKING:
     from ropeconv.proof.verdict import Outcome, Verdict
-    from ropeconv.story.conversion import ConversionReport, HfOptions, MetaOptions, convert
+    from ropeconv.story.conversion import (
+        ConversionReport,
+        Handling,
+        HfOptions,
+        MetaOptions,
+        convert,
+    )
     from ropeconv.story.inspection import Inspection, inspect
-    from ropeconv.story.verification import verify
+    from ropeconv.story.verification import LogitsRequest, verify
     from ropeconv.thinking.config_map import Said
     from ropeconv.words.errors import RopeconvError
     from ropeconv.words.layout import (
@@ -43,9 +49,11 @@ __all__ = [
     "HALF_SPLIT",
     "INTERLEAVED",
     "ConversionReport",
+    "Handling",
     "HfOptions",
     "Inspection",
     "Keep",
+    "LogitsRequest",
     "MetaOptions",
     "Outcome",
     "Repeat",
@@ -65,9 +73,9 @@ __all__ = [
 
 _HOMES = {
     "ropeconv.proof.verdict": ("Outcome", "Verdict"),
-    "ropeconv.story.conversion": ("ConversionReport", "HfOptions", "MetaOptions", "convert"),
+    "ropeconv.story.conversion": ("ConversionReport", "Handling", "HfOptions", "MetaOptions", "convert"),
     "ropeconv.story.inspection": ("Inspection", "inspect"),
-    "ropeconv.story.verification": ("verify",),
+    "ropeconv.story.verification": ("LogitsRequest", "verify"),
     "ropeconv.thinking.config_map": ("Said",),
     "ropeconv.words.errors": ("RopeconvError",),
     "ropeconv.words.layout": (

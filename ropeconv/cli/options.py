@@ -40,7 +40,40 @@ ContextLength = Annotated[
     typer.Option("--context-length", metavar="N", min=1, help="Longest context, in tokens."),
 ]
 
+Layers = Annotated[
+    str | None,
+    typer.Option(
+        "--layers",
+        metavar="LIST",
+        help="Layers whose scores are compared, such as 0,5-7; bytes are always compared in full.",
+    ),
+]
+Sample = Annotated[
+    int | None,
+    typer.Option("--sample", metavar="N", min=1, help="Compare the scores of N layers only."),
+]
+
 UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+
+
+def parse_layers(text: str | None) -> tuple[int, ...] | None:
+    """Layer numbers from `0,5-7`; None for all.
+
+    >>> parse_layers("0,5-7")
+    (0, 5, 6, 7)
+
+    Raises:
+        UsageError: the text is no such list.
+    """
+    if text is None:
+        return None
+    layers: list[int] = []
+    for part in text.split(","):
+        match = re.fullmatch(r"\s*(\d{1,5})(?:-(\d{1,5}))?\s*", part)
+        if match is None:
+            raise UsageError(what=f"`{text}` is no list of layers", fix="write 0,5-7 for example")
+        layers += range(int(match[1]), int(match[2] or match[1]) + 1)
+    return tuple(layers)
 
 
 def parse_size(text: str) -> int:

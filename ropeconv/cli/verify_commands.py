@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -13,16 +14,19 @@ from ropeconv.cli.options import (
     Debug,
     Jobs,
     Json,
+    Layers,
     Quiet,
     Report,
     RopeFactor,
+    Sample,
     Theta,
+    parse_layers,
 )
 from ropeconv.cli.speech import Speech, gigabytes, progress_of, speaking
 from ropeconv.moving.execute import Effort, default_jobs
-from ropeconv.proof.verdict import Outcome, Verdict
+from ropeconv.proof.verdict import LogitsCheck, Outcome, Verdict
 from ropeconv.reports.json_report import kernel_json, verdict_json
-from ropeconv.story.verification import check_this_machine, verify
+from ropeconv.story.verification import LogitsRequest, check_this_machine, verify
 from ropeconv.thinking.config_map import Said
 from ropeconv.words.errors import ExitCode
 
@@ -58,6 +62,15 @@ def checkpoint(
     theta: Theta = None,
     rope_factor: RopeFactor = None,
     context_length: ContextLength = None,
+    layers: Layers = None,
+    sample: Sample = None,
+    logits: Annotated[
+        bool, typer.Option("--logits", help="Also run both models as a whole, and compare logits.")
+    ] = False,
+    text: Annotated[
+        Path | None,
+        typer.Option("--text", metavar="FILE", help="Text for --logits; else random tokens."),
+    ] = None,
     jobs: Jobs = None,
     json: Json = False,
     report: Report = None,
@@ -77,11 +90,19 @@ def checkpoint(
                 target,
                 against,
                 said=Said(theta=theta, rope_factor=rope_factor, context_length=context_length),
+                layers=parse_layers(layers),
+                sample=sample,
+                logits=LogitsRequest(text=text) if logits or text else None,
                 effort=Effort(jobs=jobs or default_jobs()),
                 listen=listen,
             )
         speech.machine(verdict_json(verdict))
         _show(speech, verdict)
+        if verdict.outcome is Outcome.DIFFERENT:
+            command = "meta-to-hf" if verdict.target.format == "hf" else "hf-to-meta"
+            speech.hint(
+                f"repair: convert again: ropeconv convert {command} {quote(str(against))} NEW"
+            )
         if verdict.exit_code:
             raise typer.Exit(int(verdict.exit_code))
 
@@ -166,9 +187,23 @@ def _show(speech: Speech, verdict: Verdict) -> None:
             f"controls wrong variants differ by {scores.weakest_margin:,.0f} times the bound"
             f" or more ({scores.backend} on {scores.device})"
         )
+    if verdict.logits is not None:
+        _show_logits(speech, verdict.logits)
     if scores.why:
         speech.result(f"         {escape(scores.why)}")
     speech.result(f"verdict  {_verdict_words(verdict)}")
+
+
+def _show_logits(speech: Speech, logits: LogitsCheck) -> None:
+    speech.result(
+        f"logits   {WORDS[logits.outcome]}: {logits.num_tokens} tokens, loss"
+        f" {logits.source_loss:.4f} in {logits.source_runtime}, {logits.target_loss:.4f} in {logits.target_runtime};"
+        f" KL {logits.mean_kl:.2g}, same best token {logits.argmax_agreement:.1%}"
+    )
+    speech.result(
+        f"         rms error {logits.rms_error:.2g} against float64, float32 may cause"
+        f" {logits.bound:.2g}"
+    )
 
 
 def _show_findings(speech: Speech, verdict: Verdict) -> None:

@@ -119,6 +119,32 @@ class ScoreCheck:
 
 
 @dataclass(frozen=True, kw_only=True)
+class LogitsCheck:
+    """Both models run as a whole on the same tokens.
+
+    Attributes:
+        text: the file that was predicted; empty for seeded random tokens.
+        source_loss: nats for each token; so is target_loss.
+        mean_kl: nats for each token, summed over the vocabulary.
+        rms_error: of the worse side's logits, against the source in float64.
+        bound: a small multiple of the rms error of the source's own float32 pass.
+    """
+
+    outcome: Outcome
+    num_tokens: int
+    text: str
+    source_runtime: str
+    target_runtime: str
+    source_loss: float
+    target_loss: float
+    mean_kl: float
+    largest_kl: float
+    argmax_agreement: float  # 0 to 1
+    rms_error: float
+    bound: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class Side:
     """One of the two checkpoints."""
 
@@ -137,11 +163,14 @@ class Verdict:
     exact: ExactCheck
     config: ConfigCheck
     scores: ScoreCheck
+    logits: LogitsCheck | None = None  # on request only
 
     @property
     def outcome(self) -> Outcome:
         """Different if any check says so; the same only if every check had power and agreed."""
         outcomes = {self.exact.outcome, self.config.outcome, self.scores.outcome}
+        if self.logits is not None:
+            outcomes.add(self.logits.outcome)
         for outcome in (Outcome.DIFFERENT, Outcome.INCONCLUSIVE, Outcome.NOT_RUN):
             if outcome in outcomes:
                 return Outcome.INCONCLUSIVE if outcome is Outcome.NOT_RUN else outcome

@@ -61,6 +61,7 @@ def verdict_json(verdict: Verdict) -> str:
             "exact": verdict.exact,
             "config": verdict.config,
             "scores": verdict.scores,
+            "logits": verdict.logits,
         },
     )
 

@@ -11,7 +11,15 @@ from ropeconv.moving.examine import examine
 from ropeconv.moving.execute import Effort, default_jobs
 from ropeconv.proof.configs import check_configs
 from ropeconv.proof.exact import check_exact
-from ropeconv.proof.verdict import ConfigCheck, ExactCheck, Outcome, ScoreCheck, Side, Verdict
+from ropeconv.proof.verdict import (
+    ConfigCheck,
+    ExactCheck,
+    LogitsCheck,
+    Outcome,
+    ScoreCheck,
+    Side,
+    Verdict,
+)
 from ropeconv.thinking.config_map import Said, state_model
 from ropeconv.thinking.inventory import Inventory, take_stock
 from ropeconv.words.errors import UsageError
@@ -22,6 +30,13 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ropeconv.kernels.selfcheck import KernelReport
+
+
+@dataclass(frozen=True, kw_only=True)
+class LogitsRequest:
+    """That both models shall be run as a whole, and on what."""
+
+    text: Path | None = None  # None: seeded random tokens
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +64,8 @@ def verify(
     *,
     said: Said | None = None,
     layers: Sequence[int] | None = None,
+    sample: int | None = None,
+    logits: LogitsRequest | None = None,
     effort: Effort | None = None,
     listen: Listener = nobody,
 ) -> Verdict:
@@ -59,6 +76,8 @@ def verify(
         source: the one that it was made from, in any supported format.
         said: what no file says of a Meta side: the same as was said for the conversion.
         layers: those whose scores are compared; None for all. Bytes are always compared in full.
+        sample: compare the scores of that many layers, evenly spread; for smoke runs.
+        logits: also run both models as a whole.
         effort: threads and block size.
         listen: hears of progress.
 
@@ -69,8 +88,40 @@ def verify(
     ours, theirs = (_know(path, said or Said()) for path in (source, target))
     exact = check_exact(ours.inventory, theirs.inventory, effort, listen)
     config = check_configs(ours.model, theirs.model)
-    scores = _scores(ours, theirs, exact, config, layers, listen)
-    return Verdict(target=theirs.side, source=ours.side, exact=exact, config=config, scores=scores)
+    chosen = _chosen_layers(ours.model.geometry.num_layers, layers, sample)
+    scores = _scores(ours, theirs, exact, config, chosen, listen)
+    return Verdict(
+        target=theirs.side,
+        source=ours.side,
+        exact=exact,
+        config=config,
+        scores=scores,
+        logits=_logits(ours, theirs, logits),
+    )
+
+
+def _chosen_layers(depth: int, layers: Sequence[int] | None, sample: int | None) -> tuple[int, ...]:
+    if layers is not None:
+        if any(not 0 <= layer < depth for layer in layers):
+            raise UsageError(
+                what=f"the model has layers 0 to {depth - 1}", fix="name layers among them"
+            )
+        return tuple(sorted(set(layers)))
+    if sample is None or sample >= depth:
+        return tuple(range(depth))
+    return tuple(sorted({round(i * (depth - 1) / max(sample - 1, 1)) for i in range(sample)}))
+
+
+def _logits(ours: _Known, theirs: _Known, request: LogitsRequest | None) -> LogitsCheck | None:
+    if request is None or ours.model.geometry != theirs.model.geometry:
+        return None
+    from ropeconv.proof.logits import Runner, check_logits  # noqa: PLC0415 - torch only when needed
+
+    return check_logits(
+        Runner(inventory=ours.inventory, model=ours.model),
+        Runner(inventory=theirs.inventory, model=theirs.model),
+        request.text,
+    )
 
 
 def check_this_machine() -> KernelReport:
@@ -97,7 +148,7 @@ def _scores(
     theirs: _Known,
     exact: ExactCheck,
     config: ConfigCheck,
-    layers: Sequence[int] | None,
+    layers: Sequence[int],
     listen: Listener,
 ) -> ScoreCheck:
     comparable = ours.model.geometry == theirs.model.geometry
@@ -113,17 +164,11 @@ def _scores(
             num_layers=ours.model.geometry.num_layers,
             why="the two have different geometries, so their heads cannot be compared",
         )
-    depth = ours.model.geometry.num_layers
-    chosen = range(depth) if layers is None else layers
-    if any(not 0 <= layer < depth for layer in chosen):
-        raise UsageError(
-            what=f"the model has layers 0 to {depth - 1}", fix="name layers among them"
-        )
     from ropeconv.proof.scores import Form, check_scores  # noqa: PLC0415 - torch only when needed
 
     return check_scores(
         Form(inventory=ours.inventory, model=ours.model),
         Form(inventory=theirs.inventory, model=theirs.model),
-        layers=chosen,
+        layers=layers,
         listen=listen,
     )
