@@ -73,7 +73,9 @@ __all__ = [
 
 _HOMES = {
     "ropeconv.proof.verdict": ("Outcome", "Verdict"),
-    "ropeconv.story.conversion": ("ConversionReport", "Handling", "HfOptions", "MetaOptions", "convert"),
+    "ropeconv.story.conversion": (
+        "ConversionReport", "Handling", "HfOptions", "MetaOptions", "convert",
+    ),
     "ropeconv.story.inspection": ("Inspection", "inspect"),
     "ropeconv.story.verification": ("LogitsRequest", "verify"),
     "ropeconv.thinking.config_map": ("Said",),

@@ -197,7 +197,8 @@ def _show(speech: Speech, verdict: Verdict) -> None:
 def _show_logits(speech: Speech, logits: LogitsCheck) -> None:
     speech.result(
         f"logits   {WORDS[logits.outcome]}: {logits.num_tokens} tokens, loss"
-        f" {logits.source_loss:.4f} in {logits.source_runtime}, {logits.target_loss:.4f} in {logits.target_runtime};"
+        f" {logits.source_loss:.4f} in {logits.source_runtime}, {logits.target_loss:.4f} in"
+        f" {logits.target_runtime};"
         f" KL {logits.mean_kl:.2g}, same best token {logits.argmax_agreement:.1%}"
     )
     speech.result(
