@@ -1,0 +1,170 @@
+"""How well the query and key rows of one layer fit each hypothesis about their order.
+
+Two things that training does to the rows of a head, and that random weights do not show:
+
+- *Nearness.* Rows of neighbouring frequencies read similar directions of the hidden state: fast
+  pairs serve positions, slow ones content. So the squared cosine of two query rows, or of two key
+  rows, falls with the distance between their pairs.
+- *Coupling.* Scores depend on distance only through `q_a k_b - q_b k_a` of a pair (a, b), so this
+  antisymmetric product is larger for the rows of a pair than for others.
+
+Each is measured on a matrix of squared products whose rows and columns are first balanced to a
+mean of one, so that long rows say no more than short ones, and then correlated with what a
+hypothesis predicts. A score of one head is a correlation times the square root of the number of
+entries: its variance is one when the order of rows carries no information, whatever their lengths.
+
+Notation: K key heads, G query heads of each, r rotary rows, C hidden size, N hypotheses. Query
+heads that share a key head are not independent: their matrices are averaged, and a key head with
+its queries is what we count.
+
+Source:
+    measured, docs/detection.md; the score as a function of distance is Su et al. 2021,
+    https://arxiv.org/abs/2104.09864, section 3.4.2.
+"""
+
+# ruff: noqa: N803, N806  # axes stand in names: see above
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+import torch
+
+from ropeconv.words.layout import HALF_SPLIT, INTERLEAVED, Rope, row_order
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+# Reorders that interleaved rows may have gone through, the plausible ones first: of two that move
+# a short span alike, the first gives its name.
+REORDERS = (0, 1, 2, -1, 3, -2)
+
+# Balanced entries have a mean of one; a spread below this is rounding, not information. Of random
+# weights it is about 1.4, of rows that are all parallel 1e-6.
+SMALLEST_SPREAD = 1e-3
+_BALANCING_TURNS = 6  # rows and columns are then even to 1 percent on trained weights
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeadScores:
+    """Scores of the key heads that say anything, float64.
+
+    Attributes:
+        query, key: nearness among the query rows and among the key rows, [K, N].
+        coupling: antisymmetric products of query and key rows, [K, N].
+    """
+
+    query: Tensor
+    key: Tensor
+    coupling: Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hypotheses:
+    """What each number of reorders predicts for the entries of an r by r matrix.
+
+    Attributes:
+        reorders: the numbers; those that cannot be told apart at this size are left out.
+        nearness: falls with the distance between two rows' pairs, [N, r * r].
+        coupling: whether two rows are a pair, [N, r * r].
+    """
+
+    reorders: tuple[int, ...]
+    nearness: Tensor
+    coupling: Tensor
+
+
+def score_layer(q_KGrC: Tensor, k_KrC: Tensor, hypotheses: Hypotheses) -> HeadScores:
+    """Scores of one layer's heads, those left out that say nothing: empty, constant or not finite.
+
+    Shapes:
+        q_KGrC [K, G, r, C], k_KrC [K, r, C], float32
+    """
+    groups, size = q_KGrC.shape[1:3]
+    q_KGrr = _balanced((q_KGrC @ q_KGrC.mT).square())
+    k_Krr = _balanced((k_KrC @ k_KrC.mT).square())
+    products_KGrr = (q_KGrC.flatten(1, 2) @ k_KrC.mT).unflatten(1, (groups, size))
+    pairs_KGrr = _balanced((products_KGrr - products_KGrr.mT).square())
+    matrices_3Krr = torch.stack((q_KGrr.mean(1), k_Krr, pairs_KGrr.mean(1))).double()
+    centred_3Krr, spread_3K = _centred(matrices_3Krr)
+    speaks_K = (spread_3K > SMALLEST_SPREAD).all(0)  # false for nan
+    query_Kx, key_Kx, pairs_Kx = (
+        centred_3Krr[:, speaks_K] / spread_3K[:, speaks_K, None, None]
+    ).flatten(2)
+    return HeadScores(
+        query=query_Kx @ hypotheses.nearness.T,
+        key=key_Kx @ hypotheses.nearness.T,
+        coupling=pairs_Kx @ hypotheses.coupling.T,
+    )
+
+
+@lru_cache(maxsize=8)
+def hypotheses_of(rotary_dim: int) -> Hypotheses:
+    """The hypotheses for a span of that many rotary rows."""
+    reorders: list[int] = []
+    nearness: list[Tensor] = []
+    coupling: list[Tensor] = []
+    known: list[Tensor] = []
+    for times in REORDERS:
+        pair_r = pair_of_row(rotary_dim, times)
+        distance_rr = (pair_r[:, None] - pair_r).abs()
+        if any(torch.equal(distance_rr, other) for other in known):
+            continue
+        known.append(distance_rr)
+        reorders.append(times)
+        nearness.append(_prediction(-torch.log1p(distance_rr.double()), distance_rr > 0))
+        others_rr = ~torch.eye(rotary_dim, dtype=torch.bool)
+        coupling.append(_prediction((distance_rr == 0).double(), others_rr))
+    return Hypotheses(
+        reorders=tuple(reorders), nearness=torch.stack(nearness), coupling=torch.stack(coupling)
+    )
+
+
+def pair_of_row(rotary_dim: int, times: int) -> Tensor:
+    """The pair of each row, when interleaved rows were reordered that many times to half-split.
+
+    >>> pair_of_row(8, 0).tolist(), pair_of_row(8, 1).tolist()
+    ([0, 0, 1, 1, 2, 2, 3, 3], [0, 1, 2, 3, 0, 1, 2, 3])
+    """
+    there = (INTERLEAVED, HALF_SPLIT) if times >= 0 else (HALF_SPLIT, INTERLEAVED)
+    order = list(row_order((Rope(rotary_dim),), *there))
+    pair_r = torch.arange(rotary_dim) // 2
+    for _ in range(abs(times)):
+        pair_r = pair_r[order]
+    return pair_r
+
+
+def _prediction(values_rr: Tensor, where_rr: Tensor) -> Tensor:
+    """The values, centred where they predict and zero elsewhere, scaled for scores of variance 1.
+
+    A matrix is symmetric, so that only half of its entries are independent.
+    """
+    centred_rr = torch.where(where_rr, values_rr - values_rr[where_rr].mean(), 0.0)
+    length = centred_rr.norm()
+    return (centred_rr / length if length else centred_rr).flatten() / 2**0.5
+
+
+def _balanced(entries: Tensor) -> Tensor:
+    """Off-diagonal entries scaled until every row has a mean of one; the matrix is symmetric.
+
+    Source:
+        the symmetric form of Sinkhorn's iteration: Knight, Ruiz, Ucar 2014,
+        https://doi.org/10.1137/110825753, section 3.
+    """
+    size = entries.shape[-1]
+    entries = entries * ~torch.eye(size, dtype=torch.bool)
+    scale = entries.sum(-1, keepdim=True).rsqrt()
+    for _ in range(_BALANCING_TURNS):
+        scale = (scale / (entries @ scale)).sqrt()
+    return entries * scale * scale.mT * (size - 1)
+
+
+def _centred(entries: Tensor) -> tuple[Tensor, Tensor]:
+    """Off-diagonal entries less their mean, and the square root of their mean square."""
+    size = entries.shape[-1]
+    others = ~torch.eye(size, dtype=torch.bool)
+    count = size * (size - 1)
+    centred = (entries - entries.sum((-1, -2), keepdim=True) / count) * others
+    return centred, (centred.square().sum((-1, -2)) / count).sqrt()
