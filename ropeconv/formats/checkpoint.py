@@ -144,6 +144,8 @@ def read_text(path: Path) -> str:
     """A small text file, whole."""
     try:
         nbytes = path.stat().st_size
+        if path.exists() and not path.is_file():  # a pipe waits for ever, a device never ends
+            raise HostileFile(what=f"`{path}` is no regular file", why="a JSON file is one")
         if nbytes > MAX_CONFIG_NBYTES:
             raise HostileFile(
                 what=f"`{path}` has {nbytes} bytes, expected a small JSON file",

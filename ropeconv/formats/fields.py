@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from typing import Any
 
 from ropeconv.words.errors import BrokenFile
+
+LARGEST_FLOAT = sys.float_info.max
+SMALLEST, LARGEST = 1e-6, 1e12  # of thetas, factors and lengths: far outside of any model's
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,9 +31,16 @@ class Fields:
         value = self.values.get(key)
         if value is None:
             return None
-        if type(value) in (int, float):
+        if type(value) in (int, float) and abs(value) <= LARGEST_FLOAT:
             return float(value)
         raise self._wrong(key, value, "a number")
+
+    def positive(self, key: str) -> float | None:
+        """A number that takes part in a division or a power: none of an absurd size."""
+        value = self.number(key)
+        if value is None or SMALLEST <= value <= LARGEST:
+            return value
+        raise self._wrong(key, value, f"a number from {SMALLEST:g} to {LARGEST:g}")
 
     def flag(self, key: str) -> bool | None:
         """A field that is true or false."""
@@ -55,13 +66,15 @@ class Fields:
         raise self._wrong(key, value, "an object")
 
     def numbers(self, key: str) -> tuple[float, ...]:
-        """A list of numbers; empty if absent."""
+        """A list of positive numbers; empty if absent."""
         value = self.values.get(key)
         if value is None:
             return ()
-        if isinstance(value, list) and all(type(item) in (int, float) for item in value):
+        if isinstance(value, list) and all(
+            type(item) in (int, float) and SMALLEST <= item <= LARGEST for item in value
+        ):
             return tuple(float(item) for item in value)
-        raise self._wrong(key, value, "a list of numbers")
+        raise self._wrong(key, value, "a list of positive numbers")
 
     def integers(self, key: str) -> int | tuple[int, ...] | None:
         """One integer or a list of them, as token ids are."""
@@ -73,8 +86,8 @@ class Fields:
         raise self._wrong(key, value, "an integer or a list of integers")
 
     def required(self, key: str) -> float:
-        """A number that must be there."""
-        value = self.number(key)
+        """A positive number that must be there."""
+        value = self.positive(key)
         if value is None:
             raise BrokenFile(what=f"`{self.origin}` has no `{key}`")
         return value

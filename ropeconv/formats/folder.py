@@ -8,6 +8,7 @@ import re
 from typing import TYPE_CHECKING
 
 from ropeconv.formats.checkpoint import Carried, KeptTensor, parse_object, read_text
+from ropeconv.formats.safetensors import MAX_AXES, MAX_SIZE
 from ropeconv.words.dtypes import DType
 from ropeconv.words.errors import BrokenFile, Unsupported
 from ropeconv.words.layout import LAYOUTS, RopeLayout
@@ -38,10 +39,26 @@ def sort_side_files(root: Path, names: list[str]) -> tuple[list[str], list[tuple
         elif (root / name).is_dir():
             left_out.append((name, "a folder"))
         elif (root / name).is_file():
-            copied.append(name)
+            if _leaves(root, name):
+                left_out.append((name, "a link out of the folder"))
+            else:
+                copied.append(name)
         else:
             left_out.append((name, "no regular file"))
     return copied, left_out
+
+
+def _leaves(root: Path, name: str) -> bool:
+    """Whether a name is a link to a file that the folder's author need not have put there.
+
+    A repository can link to a private file of whoever converts it, and the copy would be published.
+    The Hugging Face cache is made of links into `blobs` beside its `snapshots`; those are its own.
+    """
+    path = (root / name).resolve()
+    homes = [root.resolve()]
+    if root.resolve().parent.name == "snapshots":
+        homes.append(root.resolve().parent.parent / "blobs")
+    return not any(path.is_relative_to(home) for home in homes)
 
 
 def read_stamp(found: str | None, origin: str) -> RopeLayout | None:
@@ -68,7 +85,7 @@ def read_carried(root: Path) -> Carried:
             "schema": 1,
             "carried": {
                 "config": str(config),
-                "embedding_split": str(split),
+                "embedding_split": "" | "rows" | "columns" as split,
                 "dropped": list(kept),
             },
         }:
@@ -97,7 +114,12 @@ def kept_entry(kept: KeptTensor) -> dict[str, object]:
 
 def _kept(entry: object, path: Path) -> KeptTensor:
     match entry:
-        case {"name": str(name), "dtype": str(dtype), "shape": list(shape), "data": str(data)}:
+        case {
+            "name": str(name),
+            "dtype": str(dtype),
+            "shape": list(shape),
+            "data": str(data),
+        } if len(shape) <= MAX_AXES and all(type(s) is int and 0 <= s < MAX_SIZE for s in shape):
             pass
         case _:
             raise BrokenFile(what=f"`{path}` keeps a tensor in an unknown form")
@@ -105,7 +127,7 @@ def _kept(entry: object, path: Path) -> KeptTensor:
         kept = KeptTensor(
             name=name,
             dtype=DType(dtype),
-            shape=tuple(int(size) for size in shape),
+            shape=tuple(shape),
             data=base64.b64decode(data, validate=True),
         )
     except (ValueError, TypeError, binascii.Error) as error:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
-SHARD = re.compile(r"model-(\d{5})-of-(\d{5})\.safetensors")
+SHARD = re.compile(r"model-([0-9]{5})-of-([0-9]{5})\.safetensors")
 CONFIG = "config.json"
 
 

@@ -17,9 +17,11 @@ from ropeconv.formats.checkpoint import (
 )
 from ropeconv.formats.fields import Fields
 from ropeconv.formats.folder import STAMP_KEY, read_carried, read_stamp, sort_side_files
+from ropeconv.formats.rope_fields import read_theta
 from ropeconv.formats.safetensors import read_header
 from ropeconv.formats.torch_zip import read_record, read_tensors
 from ropeconv.words.errors import (
+    BrokenFile,
     Contradiction,
     IncompleteSource,
     NotACheckpoint,
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 PARAMS = "params.json"
-RANK = re.compile(r"consolidated\.(\d{1,4})\.pth")
+RANK = re.compile(r"consolidated\.([0-9]{1,4})\.pth")
 ALONE = ("consolidated.pth", "consolidated.safetensors")
 
 KNOWN_PARAMS = {
@@ -143,6 +145,8 @@ def read_claims(text: str, origin: str) -> Claims:
             )
     native = fields.integer("hidden_dim") is not None
     multiple = fields.integer("multiple_of")
+    if multiple is not None and multiple < 1:
+        raise BrokenFile(what=f"`{origin}` has `multiple_of` = {multiple}, expected at least 1")
     max_positions = fields.integer("max_position_embeddings") or fields.integer("max_seq_len")
     vocab_size = fields.integer("vocab_size")
     return Claims(
@@ -156,12 +160,12 @@ def read_claims(text: str, origin: str) -> Claims:
         intermediate_size=fields.integer("hidden_dim"),
         vocab_size=vocab_size,
         norm_eps=fields.number("norm_eps"),
-        theta=fields.number("rope_theta"),
+        theta=read_theta(fields),
         scaled_rope=bool(fields.flag("use_scaled_rope")),
         max_positions=max_positions,
         sliding_window=fields.integer("sliding_window"),
         tied=fields.flag("tied_embeddings"),
-        width_rule=None if multiple is None else (multiple, fields.number("ffn_dim_multiplier")),
+        width_rule=None if multiple is None else (multiple, fields.positive("ffn_dim_multiplier")),
     )
 
 

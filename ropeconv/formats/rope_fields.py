@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import assert_never
 
 from ropeconv.formats.fields import Fields
-from ropeconv.words.errors import Contradiction, Unsupported
+from ropeconv.words.errors import BrokenFile, Contradiction, Unsupported
 from ropeconv.words.frequencies import (
     Default,
     Dynamic,
@@ -64,6 +64,17 @@ def read_rope(config: Fields) -> tuple[float | None, Scaling]:
     return theta, next(iter(scalings.values()), Default())
 
 
+def read_theta(fields: Fields) -> float | None:
+    """The base of the frequencies, which are powers of it."""
+    theta = fields.positive("rope_theta")
+    if theta is not None and theta <= 1:
+        raise BrokenFile(
+            what=f"`{fields.origin}` has `rope_theta` = {theta:g}, expected more than 1",
+            why="the pairs of a head would not turn ever more slowly",
+        )
+    return theta
+
+
 def write_rope(rope: RopeSettings) -> dict[str, object]:
     """The fields of both spellings, with equal values."""
     scaling = _scaling_fields(rope.scaling)
@@ -78,9 +89,12 @@ def _scaling(table: Fields, config: Fields) -> Scaling:
     kind = table.text("rope_type") or table.text("type") or "default"
 
     def original() -> int:
-        found = table.integer("original_max_position_embeddings")
-        found = found or config.integer("original_max_position_embeddings")
-        return found or int(config.required("max_position_embeddings"))
+        found = table.positive("original_max_position_embeddings")
+        found = found or config.positive("original_max_position_embeddings")
+        length = int(found or config.required("max_position_embeddings"))
+        if length > 1:
+            return length
+        raise BrokenFile(what=f"`{table.origin}` has an original length of {length} tokens")
 
     match kind:
         case "default" | "mrope":
@@ -90,38 +104,44 @@ def _scaling(table: Fields, config: Fields) -> Scaling:
         case "dynamic":
             return Dynamic(factor=table.required("factor"), original_max_positions=original())
         case "llama3":
+            low, high = table.required("low_freq_factor"), table.required("high_freq_factor")
+            if low >= high:
+                raise BrokenFile(
+                    what=f"`{table.origin}` has `low_freq_factor` = {low:g}, expected less than"
+                    f" `high_freq_factor` = {high:g}"
+                )
             return Llama3(
                 factor=table.required("factor"),
-                low_freq_factor=table.required("low_freq_factor"),
-                high_freq_factor=table.required("high_freq_factor"),
+                low_freq_factor=low,
+                high_freq_factor=high,
                 original_max_positions=int(table.required("original_max_position_embeddings")),
             )
         case "yarn":
-            beta_fast, beta_slow = table.number("beta_fast"), table.number("beta_slow")
+            beta_fast, beta_slow = table.positive("beta_fast"), table.positive("beta_slow")
             return Yarn(
                 factor=table.required("factor"),
                 original_max_positions=original(),
                 beta_fast=32.0 if beta_fast is None else beta_fast,
                 beta_slow=1.0 if beta_slow is None else beta_slow,
-                mscale=table.number("mscale") or 0.0,
-                mscale_all_dim=table.number("mscale_all_dim") or 0.0,
-                attention_factor=table.number("attention_factor"),
+                mscale=table.positive("mscale") or 0.0,
+                mscale_all_dim=table.positive("mscale_all_dim") or 0.0,
+                attention_factor=table.positive("attention_factor"),
                 truncate=table.flag("truncate") is not False,
             )
         case "longrope" | "su":
             trained = original()
             ratio = config.required("max_position_embeddings") / trained
             return LongRope(
-                factor=table.number("factor") or ratio,
+                factor=table.positive("factor") or ratio,
                 original_max_positions=trained,
                 short_factor=table.numbers("short_factor"),
                 long_factor=table.numbers("long_factor"),
-                attention_factor=table.number("attention_factor"),
+                attention_factor=table.positive("attention_factor"),
             )
         case "proportional":
             return Proportional(
-                rotary_share=table.number("partial_rotary_factor") or 1.0,
-                factor=table.number("factor") or 1.0,
+                rotary_share=table.positive("partial_rotary_factor") or 1.0,
+                factor=table.positive("factor") or 1.0,
             )
         case other:
             raise Unsupported(

@@ -17,7 +17,7 @@ from ropeconv.formats.meta import expressible, feed_forward_width
 from ropeconv.thinking.evidence import Evidence, StoredFreqs
 from ropeconv.thinking.inventory import Inventory
 from ropeconv.words.dtypes import DType
-from ropeconv.words.errors import Contradiction, NotSaid, Unsupported
+from ropeconv.words.errors import Contradiction, NotSaid, Unsupported, UsageError
 from ropeconv.words.frequencies import Default, Llama3, RopeSettings, Scaling, frequencies
 from ropeconv.words.model import Claims, Format, Model, Note, TokenIds
 
@@ -29,6 +29,7 @@ FACTOR_OF_SHAPE = {  # (hidden size, layers) of released models with scaled RoPE
     (8192, 80): 8.0,
     (16384, 126): 8.0,
 }
+MOST_SAID = 1e12  # far above any model's
 THETAS = (1e4, 1e6, 5e5)
 META_FACTOR = 8.0  # fixed in Meta's reference code
 
@@ -61,8 +62,14 @@ def state_model(
     notes: list[Note] = []
     freqs = evidence.freqs
     carried = _carried(inventory)
+    _check_said(said)
     rope = _rope(inventory, carried, said, freqs, notes)
     _check_freqs(freqs, rope, inventory.geometry.head_dim)
+    if claims.norm_eps is not None and not 0 < claims.norm_eps < 1:
+        raise Contradiction(
+            what=f"`{claims.origin}` says the epsilon of the norms is {claims.norm_eps:g}",
+            why="it keeps a division from failing; 1e-5 and 1e-6 are in use",
+        )
     if claims.norm_eps is None:
         raise NotSaid(
             what=f"`{claims.origin}` does not state the epsilon of the norms",
@@ -88,6 +95,14 @@ def state_model(
         tokens=_tokens(inventory, carried, notes),
     )
     return model, tuple(notes)
+
+
+def _check_said(said: Said) -> None:
+    for option, value, least in (("theta", said.theta, 1), ("rope-factor", said.rope_factor, 0)):
+        if value is not None and not least < value <= MOST_SAID:
+            raise UsageError(
+                what=f"--{option} is {value:g}, expected more than {least}, at most {MOST_SAID:g}"
+            )
 
 
 def check_expressible(model: Model) -> tuple[Note, ...]:

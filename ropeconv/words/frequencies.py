@@ -170,6 +170,8 @@ def _dynamic_theta(
 ) -> float:
     trained = scaling.original_max_positions
     length = max(sequence_length or trained, trained)
+    if rotary_dim <= 2:  # noqa: PLR2004 - one pair, which turns by one radian whatever theta is
+        return theta
     stretch = scaling.factor * length / trained - (scaling.factor - 1)
     return float(theta * stretch ** (rotary_dim / (rotary_dim - 2)))
 
