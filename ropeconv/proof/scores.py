@@ -18,15 +18,18 @@ from ropeconv.kernels import BACKEND, RopeTable, ScoreDifference, ScoreForm, sco
 from ropeconv.moving.examine import read_rows
 from ropeconv.proof.bounds import score_bound
 from ropeconv.proof.controls import one_group, stack_queries, stacked_rows, wrong_forms
+from ropeconv.proof.distances import by_distance
+from ropeconv.proof.judgement import judge
 from ropeconv.proof.probe import SHIFT, Probe, make_probe
-from ropeconv.proof.verdict import Control, LayerScores, Outcome, ScoreCheck
+from ropeconv.proof.verdict import ByDistance, Control, LayerScores, ScoreCheck
 from ropeconv.thinking.inventory import Inventory
 from ropeconv.words.events import BytesDone, Listener, WorkDone, WorkPlanned
 from ropeconv.words.frequencies import RopeSettings, frequencies
 from ropeconv.words.model import Model
 
-# a control must exceed the bound by this factor, or the check saw too little
-SMALLEST_MARGIN = 10.0
+# isort: split
+import triton  # after `ropeconv.kernels`, which chooses its backend
+
 CONTROL_THETAS = (1e4, 5e5)  # what a lost or guessed theta becomes; the one that is not the model's
 
 
@@ -74,39 +77,9 @@ def check_scores(
         layers=tuple(found),
         num_layers=model.geometry.num_layers,
         why=why,
+        by_distance=_worst_by_distance(source, target, found, probe, device),
+        versions=(("torch", torch.__version__), ("triton", triton.__version__)),
     )
-
-
-def judge(layers: Sequence[LayerScores]) -> tuple[Outcome, str]:
-    """The outcome over all layers: a difference beyond rounding, or a control that did not fail."""
-    for layer in layers:
-        beyond = {
-            f"head {layer.worst_head}: scores differ": layer.max_difference,
-            "scores differ with every query at one position": layer.clamped,
-            "scores change when both positions shift": layer.shifted,
-        }
-        for words, difference in beyond.items() if layer.finite else ():
-            if not difference <= layer.bound:
-                return Outcome.DIFFERENT, (
-                    f"layer {layer.layer}, {words} by {difference:.3g}, rounding allows"
-                    f" {layer.bound:.3g}"
-                )
-    for layer in layers:
-        if not layer.finite:
-            return Outcome.INCONCLUSIVE, (
-                f"layer {layer.layer}: the projections hold NaN or infinity, so no score can be"
-                " compared"
-            )
-        if not layer.margin >= SMALLEST_MARGIN:
-            weakest = min(layer.controls, key=lambda control: control.difference)
-            return Outcome.INCONCLUSIVE, (
-                f"layer {layer.layer}: the planted mistake `{weakest.name}` differs by"
-                f" {weakest.difference:.3g} only, rounding allows {layer.bound:.3g}; these weights"
-                " cannot tell right from wrong"
-            )
-    if not layers:
-        return Outcome.INCONCLUSIVE, "no layer was compared"
-    return Outcome.SAME, ""
 
 
 def compare_forms(
@@ -220,12 +193,37 @@ def _without_numbers(layer: int, group: int, *, finite: bool) -> LayerScores:
     )
 
 
+def _worst_by_distance(
+    source: Form,
+    target: Form,
+    layers: Sequence[LayerScores],
+    probe: Probe,
+    device: torch.device,
+) -> ByDistance | None:
+    """The worst key head of the worst layer; among equals, the layer of the weakest control."""
+    computed = [layer for layer in layers if layer.groups]
+    if not computed:
+        return None
+    worst = max(computed, key=lambda layer: (layer.max_difference, -layer.margin))
+    exact = max(worst.groups) == 0
+    group = worst.control_group if exact else worst.groups.index(max(worst.groups))
+    hidden_TC = _hidden(source, worst.layer, probe, device)
+    ours, theirs = (
+        one_group(_form(form, worst.layer, hidden_TC, probe, torch.float64), group)
+        for form in (source, target)
+    )
+    return ByDistance(
+        layer=worst.layer,
+        group=group,
+        bound=worst.bound,
+        points=by_distance(ours, theirs, probe.positions),
+    )
+
+
 def _compare_layer(
     source: Form, target: Form, layer: int, probe: Probe, device: torch.device
 ) -> LayerScores:
-    generator = torch.Generator().manual_seed(probe.seed + layer)
-    shape = (len(probe.positions), source.model.geometry.hidden_size)
-    hidden_TC = torch.randn(shape, generator=generator, dtype=torch.float64).to(device)
+    hidden_TC = _hidden(source, layer, probe, device)
     head_dim = source.model.geometry.head_dim
     numbers = frequencies(source.model.rope, head_dim)
     return compare_forms(
@@ -233,19 +231,30 @@ def _compare_layer(
         _form(target, layer, hidden_TC, probe),
         angles=make_angles(source.model.rope, head_dim, probe, device),
         layer=layer,
-        hidden_size=shape[1],
+        hidden_size=hidden_TC.shape[1],
         amplitude=numbers.attention_factor,
     )
 
 
+def _hidden(form: Form, layer: int, probe: Probe, device: torch.device) -> Tensor:
+    """Seeded hidden states, the same for both sides."""
+    generator = torch.Generator().manual_seed(probe.seed + layer)
+    shape = (len(probe.positions), form.model.geometry.hidden_size)
+    return torch.randn(shape, generator=generator, dtype=torch.float64).to(device)
+
+
 def make_angles(
-    rope: RopeSettings, rotary_dim: int, probe: Probe, device: torch.device | str
+    rope: RopeSettings,
+    rotary_dim: int,
+    probe: Probe,
+    device: torch.device | str,
+    dtype: torch.dtype = torch.float32,
 ) -> Angles:
     """The tables of a probe."""
     positions = torch.tensor(probe.positions, dtype=torch.int64)
     wrong_theta = next(theta for theta in CONTROL_THETAS if theta != rope.theta)
     plain, shifted, wrong = (
-        RopeTable.from_settings(settings, rotary_dim, places, device=device)
+        RopeTable.from_settings(settings, rotary_dim, places, device=device, dtype=dtype)
         for settings, places in (
             (rope, positions),
             (rope, positions + SHIFT),
@@ -255,7 +264,9 @@ def make_angles(
     return Angles(plain=plain, shifted=shifted, wrong=wrong)
 
 
-def _form(form: Form, layer: int, hidden_TC: Tensor, probe: Probe) -> ScoreForm:
+def _form(
+    form: Form, layer: int, hidden_TC: Tensor, probe: Probe, dtype: torch.dtype = torch.float32
+) -> ScoreForm:
     head_dim = form.model.geometry.head_dim
     q, k = (
         _project(
@@ -267,7 +278,7 @@ def _form(form: Form, layer: int, hidden_TC: Tensor, probe: Probe) -> ScoreForm:
         q=q,
         k=k,
         layout=form.inventory.layout,
-        table=make_angles(form.model.rope, head_dim, probe, hidden_TC.device).plain,
+        table=make_angles(form.model.rope, head_dim, probe, hidden_TC.device, dtype).plain,
     )
 
 

@@ -95,6 +95,31 @@ class LayerScores:
 
 
 @dataclass(frozen=True, kw_only=True)
+class DistancePoint:
+    """Scores of queries and keys that are so many positions apart."""
+
+    first: int  # distance, and every one up to last
+    last: int
+    difference: float  # largest |difference| of two scores, in float64
+    control: float  # the same for the planted mistake `not reordered`
+
+
+@dataclass(frozen=True, kw_only=True)
+class ByDistance:
+    """The worst key head of the worst layer, by distance; when all are equal, the hardest to tell.
+
+    Attributes:
+        bound: the layer's, for scores in float32.
+        points: ascending; distances that no two probe positions have are left out.
+    """
+
+    layer: int
+    group: int
+    bound: float
+    points: tuple[DistancePoint, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
 class ScoreCheck:
     """Attention scores of both forms, each in its own layout with its own angles."""
 
@@ -106,6 +131,8 @@ class ScoreCheck:
     layers: tuple[LayerScores, ...]
     num_layers: int  # of the model
     why: str  # of an inconclusive or different outcome
+    by_distance: ByDistance | None = None
+    versions: tuple[tuple[str, str], ...] = ()  # of the libraries that computed them
 
     @property
     def max_difference(self) -> float:
