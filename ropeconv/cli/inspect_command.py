@@ -12,21 +12,28 @@ from rich.table import Table
 from ropeconv.cli.options import Debug, Json, Quiet, Report
 from ropeconv.cli.speech import Speech, gigabytes, speaking
 from ropeconv.reports.json_report import inspection_json
+from ropeconv.story.detection import Detected
 from ropeconv.story.inspection import Inspection, inspect
 
 
 def inspect_path(
     path: Annotated[Path, typer.Argument(metavar="PATH", help="Folder of a checkpoint.")],
     *,
+    look: Annotated[
+        bool,
+        typer.Option(
+            "--look/--no-look", help="Read q and k too, and say what layout they seem to have."
+        ),
+    ] = True,
     json: Json = False,
     quiet: Quiet = False,
     report: Report = None,
     debug: Debug = False,
 ) -> None:
-    """Say what a checkpoint is: format, family, geometry, declared layout. Reads headers only."""
+    """Say what a checkpoint is: format, family, geometry, declared and detected layout."""
     speech = Speech(json=json, quiet=quiet, report=report, debug=debug)
     with speaking(speech):
-        found = inspect(path)
+        found = inspect(path, look=look)
         speech.machine(inspection_json(found))
         _show(speech, found)
         speech.notes(found.notes)
@@ -52,8 +59,10 @@ def _show(speech: Speech, found: Inspection) -> None:
         ("heads", heads),
         ("sizes", sizes),
         ("rope", f"theta {theta}, scaling {found.scaling}"),
-        ("weights", f"{found.num_parameters:,} in {found.num_tensors} tensors: {dtypes}"),
+        ("tensors", f"{found.num_parameters:,} parameters in {found.num_tensors}: {dtypes}"),
     ]
+    if found.detected is not None:
+        rows.insert(3, ("weights say", _seen(found.layout, found.detected)))
     if found.embedding_split:
         rows.append(("embedding", f"split by {found.embedding_split}"))
     if found.dropped:
@@ -66,3 +75,13 @@ def _show(speech: Speech, found: Inspection) -> None:
     for name, text in rows:
         table.add_row(name, escape(text))
     speech.out.print(table, highlight=False)
+
+
+def _seen(declared: str, detected: Detected) -> str:
+    """What the weights say, and whether that fits the declared layout."""
+    if not detected.conclusive:
+        return detected.why
+    if detected.layout != declared:
+        return f"NOT {declared}: {detected.why}"
+    numbers = f"z {detected.z:.1f}, margin {detected.margin:.1f}, {detected.num_heads} key heads"
+    return f"{detected.layout}, as declared: evidence, not proof ({numbers})"

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ropeconv.formats import discover
+from ropeconv.story.detection import Detected, detect
 from ropeconv.thinking.inventory import take_stock
 from ropeconv.words.frequencies import Default, RopeSettings
 from ropeconv.words.model import Geometry, Note
@@ -17,7 +18,7 @@ class Inspection:
     """What a checkpoint is, by its names, shapes and config.
 
     Attributes:
-        layout: declared by the format, the family and the stamp; nothing here looked at weights.
+        layout: declared by the format, the family and the stamp.
         stamp: the layout that an earlier conversion recorded in the files, or empty.
         rope: None where the config does not state it in full.
         dtypes: how many tensors have each.
@@ -46,6 +47,7 @@ class Inspection:
     dropped: tuple[str, ...]
     side_files: tuple[str, ...]
     notes: tuple[Note, ...]
+    detected: Detected | None  # what the weights say; None if they were not looked at
 
     @property
     def scaling(self) -> str:
@@ -55,8 +57,12 @@ class Inspection:
         return "none" if isinstance(self.rope.scaling, Default) else str(self.rope.scaling)
 
 
-def inspect(path: Path) -> Inspection:
-    """What a checkpoint is. Headers are read, weights are not.
+def inspect(path: Path, *, look: bool = False) -> Inspection:
+    """What a checkpoint is, from its headers and config.
+
+    Args:
+        path: folder of the checkpoint.
+        look: also read the query and key weights, and say what layout they seem to have.
 
     Raises:
         RopeconvError: it cannot be read, or no table knows it.
@@ -92,4 +98,5 @@ def inspect(path: Path) -> Inspection:
         dropped=tuple(sorted({tensor.name for tensor in inventory.dropped})),
         side_files=tuple(checkpoint.files[number].name for number in checkpoint.side_files),
         notes=(*inventory.notes, *left_out),
+        detected=detect(path) if look else None,
     )

@@ -1,0 +1,90 @@
+"""Detect: let a child process look at the weights, and read what it says."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from ropeconv.words.errors import Contradiction
+
+CHILD_SECONDS = 600.0  # no model takes as long; a child that hangs must not hang the parent
+
+
+@dataclass(frozen=True, kw_only=True)
+class Detected:
+    """What the weights say of their row layout. Evidence, never proof.
+
+    Attributes:
+        layout: interleaved or half-split; empty if inconclusive, or if the rows are in neither.
+        reordered: how often interleaved rows were reordered to half-split; None if inconclusive.
+        z: of the best hypothesis.
+        margin: of the best over the next, compared head by head.
+        why: in words.
+    """
+
+    layout: str
+    reordered: int | None
+    z: float
+    margin: float
+    num_heads: int
+    why: str
+
+    @property
+    def conclusive(self) -> bool:
+        """Whether the evidence is firm, for a layout or for a mistake."""
+        return self.reordered is not None
+
+
+class Looking:
+    """A child that looks at a checkpoint's weights while the parent goes on."""
+
+    def __init__(self, root: Path) -> None:
+        # -P keeps the current folder off the import path: a checkpoint may hold a file `torch.py`
+        command = [sys.executable, "-P", "-m", "ropeconv.proof.look", str(root)]
+        self._child = subprocess.Popen(  # noqa: S603 - our own interpreter and module
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+
+    def result(self) -> Detected:
+        """What the child found; inconclusive, with the reason, if it could not look."""
+        try:
+            out, _ = self._child.communicate(timeout=CHILD_SECONDS)
+            found = Detected(**json.loads(out))
+        except (subprocess.TimeoutExpired, ValueError, TypeError):
+            self.stop()
+            why = "the weights could not be looked at; is torch installed and working?"
+            return Detected(layout="", reordered=None, z=0.0, margin=0.0, num_heads=0, why=why)
+        return found
+
+    def stop(self) -> None:
+        """End the child, if it still runs."""
+        if self._child.poll() is None:
+            self._child.kill()
+        self._child.communicate()
+
+
+def detect(root: Path) -> Detected:
+    """What a checkpoint's weights say about their layout."""
+    return Looking(root).result()
+
+
+def check_declared(root: Path, declared: str, detected: Detected) -> None:
+    """Refuse a checkpoint whose weights firmly say that they are not in the declared layout.
+
+    Raises:
+        Contradiction: they do.
+    """
+    if not detected.conclusive or detected.layout == declared:
+        return
+    raise Contradiction(
+        what=f"the weights of `{root}` do not look {declared}",
+        why=detected.why,
+        fix="find out who converted it before; --trust-declared-layout goes on as declared",
+    )
