@@ -33,8 +33,10 @@ from ropeconv.words.errors import ExitCode
 if TYPE_CHECKING:
     from ropeconv.kernels.selfcheck import KernelReport
 
-EPILOG = "Exit codes: 0 the same model, 1 not the same model, 2 wrong usage, 3 inconclusive, 4"
-" unreadable, 5 refused."
+EPILOG = (
+    "Exit codes: 0 the same model, 1 not the same model, 2 wrong usage, 3 inconclusive,"
+    " 4 unreadable, 5 refused."
+)
 MAX_SHOWN = 5
 
 app = typer.Typer(help="Prove things; a check without power never passes.", no_args_is_help=True)
@@ -81,7 +83,7 @@ def checkpoint(
 
     Every byte is compared after its row order; then both go through one Triton kernel, each in its
     own layout with its own angles, and all attention scores are compared. Each check is also run on
-    wrong     variants, which must fail.
+    wrong variants, which must fail.
     """
     speech = Speech(json=json, quiet=quiet, report=report, debug=debug)
     with speaking(speech):

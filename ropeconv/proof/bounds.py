@@ -33,9 +33,9 @@ def score_bound(
 
     Both forms project in float64 (error gamma of the hidden size in doubles, relative to the sums
     of absolute products, which the norms carry a factor sqrt(hidden_size) for), round to float32
-    (u), rotate     (cos and sin rounded, two products, one sum: 4 u, and sqrt(2) for the pair) and
-    sum D products     in float32 in     some order (gamma_D). Each form may err that much on its
-    own, hence the factor     2.
+    (u), rotate (cos and sin rounded, two products, one sum: 4 u, and sqrt(2) for the pair) and sum
+    D products in float32 in some order (gamma_D). Each form may err that much on its own, hence
+    the factor 2.
 
     Args:
         query_norm: the largest Euclidean norm of a query vector.

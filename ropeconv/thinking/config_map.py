@@ -1,10 +1,12 @@
 """From claims to a fully stated model: what no file says is inferred and said, or asked for.
 
 Facts of released models that the inferences rest on:
-    theta            1e4 Llama 1 and 2, 1e6 CodeLlama, 5e5 from Llama 3 on; Mistral 1e4 with a
-    window, else 1e6 llama3 factor    8 for 3.1 and 3.3, 32 for 3.2 1B and 3B; params.json states
-    only that there is     one positions        2048 Llama 1, 4096 Llama 2, 16384 CodeLlama, 8192
-    Llama 3, 131072 from 3.1     on
+    theta            1e4 Llama 1 and 2, 1e6 CodeLlama, 5e5 from Llama 3 on;
+                     Mistral 1e4 with a window, else 1e6
+    llama3 factor    8 for 3.1 and 3.3, 32 for 3.2 1B and 3B; params.json states only that
+                     there is one
+    positions        2048 Llama 1, 4096 Llama 2, 16384 CodeLlama, 8192 Llama 3,
+                     131072 from 3.1 on
     token ids        1 / 2 with 32000 or 32016 tokens, 128000 / 128001 with 128256
 """
 
@@ -79,9 +81,11 @@ def state_model(
     if claims.width_rule is not None:
         width = feed_forward_width(inventory.geometry.hidden_size, *claims.width_rule)
         if width != inventory.geometry.intermediate_size:
-            text = f"the intermediate size is {inventory.geometry.intermediate_size} by shape;"
-            " the formula"
-            notes.append(Note(kind="repaired", text=f"{text} of `{claims.origin}` gives {width}"))
+            text = (
+                f"the intermediate size is {inventory.geometry.intermediate_size} by shape;"
+                f" the formula of `{claims.origin}` gives {width}"
+            )
+            notes.append(Note(kind="repaired", text=text))
     q_proj = next(tensor for tensor in inventory.tensors if tensor.name.endswith("q_proj.weight"))
     model = Model(
         family=inventory.family.name,

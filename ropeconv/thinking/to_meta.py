@@ -180,8 +180,8 @@ def _constants(
     values = array.array("f", frequencies(plain, model.geometry.head_dim).inv_freq)
     if sys.byteorder == "big":
         values.byteswap()
-    text = "`rope.freqs` is written from theta, as Llama 1 and 2 have it; --no-rope-freqs leaves"
-    " it out"
+    why = "as Llama 1 and 2 have it; --no-rope-freqs leaves it out"
+    text = f"`rope.freqs` is written from theta, {why}"
     notes.append(Note(kind="inferred", text=text))
     return (
         KeptTensor(name="rope.freqs", dtype=DType.F32, shape=(len(values),), data=values.tobytes()),

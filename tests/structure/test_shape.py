@@ -1,0 +1,197 @@
+"""The shape of the code: imports go down, start-up is light, and no sentence is cut in half."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import ropeconv
+from fixtures import make_small
+
+PACKAGE = Path(ropeconv.__file__).parent
+MODULES = {
+    ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts): path
+    for path in sorted(PACKAGE.rglob("*.py"))
+}
+
+# Each floor, and the floors below it that it may use.
+WORDS = {"words"}
+FORMATS = WORDS | {"formats"}
+THINKING = FORMATS | {"knowledge", "thinking"}
+MOVING = THINKING | {"moving"}
+PROOF = MOVING | {"kernels", "proof"}
+STORY = PROOF | {"story"}
+FLOORS = {
+    "words": WORDS,
+    "knowledge": WORDS | {"knowledge"},
+    "formats": FORMATS,
+    "thinking": THINKING,
+    "moving": MOVING,
+    "kernels": WORDS | {"kernels"},
+    "proof": PROOF,
+    "story": STORY,
+    "reports": STORY | {"reports"},
+    "cli": STORY | {"reports", "cli"},
+}
+EVERYWHERE = {"version"}  # a constant
+NAMES_ONLY = {"proof.verdict"}  # plain records that the cli and reports show
+
+
+def imports_of(path: Path) -> Iterator[tuple[int, str]]:
+    """Every module that a file imports, for types or inside a function too."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        match node:
+            case ast.Import(names=names):
+                yield from ((node.lineno, alias.name) for alias in names)
+            case ast.ImportFrom(module=str(module), names=names):
+                yield node.lineno, module
+                if module == "ropeconv":
+                    yield from ((node.lineno, f"ropeconv.{alias.name}") for alias in names)
+
+
+def floor_of(module: str) -> str:
+    parts = module.split(".")
+    return parts[1] if len(parts) > 1 else ""
+
+
+@pytest.mark.parametrize("module", [name for name in MODULES if floor_of(name) in FLOORS])
+def test_module_imports_only_from_its_own_floor_and_below(module: str) -> None:
+    allowed = FLOORS[floor_of(module)] | EVERYWHERE
+    upwards = [
+        f"line {line}: {name}"
+        for line, name in imports_of(MODULES[module])
+        if name.startswith("ropeconv.") and floor_of(name) not in allowed
+    ]
+
+    assert upwards == []
+
+
+def test_every_module_stands_on_a_floor() -> None:
+    known = {*FLOORS, "", "__init__", "__main__", "version"}
+
+    assert {floor_of(module) for module in MODULES} <= known
+
+
+def test_reordering_knows_no_name_of_a_layout() -> None:
+    """There is no `if interleaved:` in the order of rows: it follows from two strides."""
+    source = (PACKAGE / "words" / "layout.py").read_text()
+    order = source[source.index("def row_order") : source.index("class Tensor")]
+    code = re.sub(r'""".*?"""', "", order, flags=re.DOTALL)
+
+    assert "INTERLEAVED" not in code
+    assert "HALF_SPLIT" not in code
+
+
+HEAVY = ("torch", "triton", "numpy", "transformers", "safetensors")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--help"],
+        ["inspect", str(make_small.FOLDER / "llama")],
+        ["convert", "meta-to-hf", str(make_small.FOLDER / "llama"), "{target}"],
+    ],
+    ids=["help", "inspect", "convert"],
+)
+def test_command_that_proves_nothing_imports_nothing_heavy(
+    tmp_path: Path, arguments: list[str]
+) -> None:
+    """A broken GPU driver must not break a conversion, nor slow the start down."""
+    arguments = [word.format(target=tmp_path / "out") for word in arguments]
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "ropeconv", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=PACKAGE.parent,
+    )
+    imported = {line.rsplit("|", 1)[-1].strip() for line in done.stderr.splitlines() if "|" in line}
+
+    assert done.returncode == 0, done.stderr[-500:]
+    assert "ropeconv.cli.main" in imported
+    assert {name for name in imported if name.split(".")[0] in HEAVY} == set()
+
+
+@pytest.mark.parametrize("name", ropeconv.__all__)
+def test_public_name_can_be_had(name: str) -> None:
+    assert getattr(ropeconv, name) is not None
+
+
+def test_public_names_are_frozen() -> None:
+    needed = {
+        "HALF_SPLIT", "INTERLEAVED", "HfOptions", "Keep", "MetaOptions", "Outcome", "Repeat",
+        "Rope", "RopeconvError", "Said", "Verdict", "convert", "inspect", "reorder_rows",
+        "row_order", "verify",
+    }  # fmt: skip
+
+    assert needed <= set(ropeconv.__all__)
+    with pytest.raises(AttributeError, match="has no attribute 'permute'"):
+        _ = ropeconv.permute
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_no_string_stands_alone_where_a_sentence_was_cut(module: str) -> None:
+    """`text = "a"` with `"b"` on the next line is two statements: half of a message is lost."""
+    tree = ast.parse(MODULES[module].read_text())
+    docstrings = {
+        id(node.body[0])
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and node.body
+    }
+    alone = [
+        node.lineno
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Expr)
+        and isinstance(node.value, ast.Constant | ast.JoinedStr)
+        and id(node) not in docstrings
+        and not (isinstance(node.value, ast.Constant) and node.value.value is ...)
+    ]
+
+    assert alone == []
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_no_text_has_a_hole_or_an_unfilled_brace(module: str) -> None:
+    """What a backslash, a badly wrapped paragraph or a lost `f` prefix leaves in texts."""
+    tree = ast.parse(MODULES[module].read_text())
+    formatted = {
+        id(part)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.JoinedStr)
+        for part in node.values
+    }
+    texts = [node for node in ast.walk(tree) if isinstance(node, ast.Constant)]
+    holes = [
+        f"line {node.lineno}: {line[:70]!r}"
+        for node in texts
+        for line in (node.value.splitlines() if isinstance(node.value, str) else ())
+        if re.search(r"\w+ \w+.* \w+ {4,5}\w", line)
+        or (id(node) not in formatted and re.search(r"`\{(?!layer|base)[a-z_.]+\}`", line))
+    ]
+
+    assert holes == []
+
+
+def test_nothing_is_left_to_do_in_the_code() -> None:
+    marks = re.compile(r"\b(TODO|FIXME|XXX|HACK|NotImplementedError)\b")
+    found = [
+        f"{module}:{number}"
+        for module, path in MODULES.items()
+        for number, line in enumerate(path.read_text().splitlines(), 1)
+        if marks.search(line) and "except" not in line
+    ]
+
+    assert found == []
+
+
+def test_source_is_ascii() -> None:
+    bent = [module for module, path in MODULES.items() if not path.read_bytes().isascii()]
+
+    assert bent == []
