@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from ropeconv.formats.checkpoint import Carried, KeptTensor, parse_object, read_text
 from ropeconv.formats.safetensors import MAX_AXES, MAX_SIZE
 from ropeconv.words.dtypes import DType
-from ropeconv.words.errors import BrokenFile, Unsupported
+from ropeconv.words.errors import BrokenFile, IncompleteSource, Unsupported
 from ropeconv.words.layout import LAYOUTS, RopeLayout
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 MANIFEST = "ropeconv.json"
 MANIFEST_SCHEMA = 1
+UNFINISHED = "unfinished"  # the stamp of a file whose rows are being rewritten where they lie
 STAMP_KEY = "ropeconv.layout"  # in safetensors metadata; a record of the same name in a .pth
 
 WEIGHT_NAMES = re.compile(r".*\.(safetensors|pth|pt|bin|ckpt|gguf|h5|msgpack|onnx)(\.index\.json)?")
@@ -65,6 +66,12 @@ def read_stamp(found: str | None, origin: str) -> RopeLayout | None:
     """The layout that a stamp declares."""
     if found is None:
         return None
+    if found == UNFINISHED:
+        raise IncompleteSource(
+            what=f"`{origin}` is in the middle of a conversion in place",
+            why="its rows are partly in one layout, partly in the other",
+            fix="repeat the command that was interrupted: it goes on where it stopped",
+        )
     if found not in LAYOUTS:
         raise Unsupported(
             what=f"`{origin}` is stamped with the layout `{found[:40]}`, which ropeconv does not"

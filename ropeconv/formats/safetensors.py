@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 MAX_HEADER_NBYTES = 100_000_000  # the format's own limit
-ALIGNMENT = 8  # of the data's start, in bytes: the format's own rule
+PAGE_NBYTES = 4096  # of disks, file systems and memory; a multiple of the format's own 8
+STAMP_ROOM_NBYTES = 64
 LENGTH_NBYTES = 8
 MAX_AXES = 64  # PyTorch's own limit
 MAX_SIZE = 1 << 63
@@ -129,6 +130,9 @@ def _check_tiling(path: Path, tensors: Sequence[StoredTensor], start: int, size:
 def new_safetensors(tensors: Sequence[NewTensor], metadata: Mapping[str, str]) -> NewFile:
     """A file with a deterministic header: wide dtypes first, so that each is aligned, then names.
 
+    Data begins at a page, so that disks and reflinks can take it whole, and the header has room for
+    another stamp, so that a layout can change in place.
+
     The order is that of the stock writer; keys of the metadata are sorted, which it does not do.
     """
     ordered = sorted(tensors, key=lambda tensor: (-tensor.dtype.nbytes, tensor.name))
@@ -143,9 +147,10 @@ def new_safetensors(tensors: Sequence[NewTensor], metadata: Mapping[str, str]) -
             "shape": list(tensor.shape),
             "data_offsets": [begins[tensor.name], position],
         }
-    text = json.dumps(entries, separators=(",", ":"), ensure_ascii=False).encode()
-    text += b" " * (-len(text) % ALIGNMENT)
-    data = len(text).to_bytes(LENGTH_NBYTES, "little") + text
+    text = _encoded(entries)
+    data = _padded(
+        text, -(-(LENGTH_NBYTES + len(text) + STAMP_ROOM_NBYTES) // PAGE_NBYTES) * PAGE_NBYTES
+    )
     offsets = {name: len(data) + begin for name, begin in begins.items()}
     return NewFile(
         nbytes=len(data) + position,
@@ -153,3 +158,39 @@ def new_safetensors(tensors: Sequence[NewTensor], metadata: Mapping[str, str]) -
         checksums=(),
         offsets=offsets,
     )
+
+
+def restamped_header(header: Header, data_start: int, key: str, value: str) -> bytes:
+    """A file's first bytes with one entry of its metadata set, and its tensors as they were.
+
+    Args:
+        header: as it was read.
+        data_start: where the data begins in the file as it is.
+        key: of the metadata.
+        value: what to set it to.
+
+    Returns:
+        Bytes that end where the data begins: at data_start if they fit, else whole pages later, so
+        that data keeps its place within a page.
+    """
+    entries: dict[str, object] = {"__metadata__": dict(header.metadata) | {key: value}}
+    for tensor in header.tensors:
+        begin = tensor.offset - data_start
+        entries[tensor.name] = {
+            "dtype": tensor.dtype.value,
+            "shape": list(tensor.shape),
+            "data_offsets": [begin, begin + tensor.nbytes],
+        }
+    text = _encoded(entries)
+    pages = max(0, -(-(LENGTH_NBYTES + len(text) - data_start) // PAGE_NBYTES))
+    return _padded(text, data_start + pages * PAGE_NBYTES)
+
+
+def _encoded(entries: Mapping[str, object]) -> bytes:
+    return json.dumps(entries, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def _padded(text: bytes, end: int) -> bytes:
+    """The length, the text and as many spaces as the file's data needs to begin at the end."""
+    length = end - LENGTH_NBYTES
+    return length.to_bytes(LENGTH_NBYTES, "little") + text.ljust(length)

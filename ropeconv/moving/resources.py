@@ -49,7 +49,9 @@ class Needs:
     disk_free_nbytes: int
 
 
-def needs_of(plan: Plan, effort: Effort, target: Path, *, staged_nbytes: int, extra: int) -> Needs:
+def needs_of(
+    plan: Plan, effort: Effort, target: Path, *, staged_nbytes: int, extra: int, shares: bool
+) -> Needs:
     """What carrying out a plan takes.
 
     Args:
@@ -58,8 +60,9 @@ def needs_of(plan: Plan, effort: Effort, target: Path, *, staged_nbytes: int, ex
         target: where to.
         staged_nbytes: what an interrupted run has put on the disk already.
         extra: bytes of the manifest.
+        shares: all that the plan does not move is shared with the source.
     """
-    written = plan.target_nbytes + extra
+    written = (plan.moved_nbytes if shares else plan.target_nbytes) + extra
     return Needs(
         read_nbytes=plan.read_nbytes,
         written_nbytes=written,

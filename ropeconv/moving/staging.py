@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -69,15 +69,24 @@ class Staging:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Let go of the lock. What is there stays, for a run that goes on."""
-        self._let_go()
+        """Let go of the lock. Work that was begun stays, for a run that goes on."""
+        begun = (self.folder / JOURNAL).exists() or self._files.exists()
+        self._let_go(remove=not begun)
 
-    def _let_go(self) -> None:
+    def _let_go(self, *, remove: bool) -> None:
+        """Release the lock; remove the folder first, so that nobody can take a lock that vanishes."""
         if self._journal is not None:
             self._journal.close()
-        if self._lock is not None:
-            self._lock.release()
-        self._journal = self._lock = None
+        if self._lock is None:
+            return
+        lock, self._journal, self._lock = self._lock, None, None
+        if os.name == "nt":
+            lock.release()  # Windows cannot remove an open file
+        if remove:
+            (self.folder / JOURNAL).unlink(missing_ok=True)  # first: without it nothing is resumed
+            shutil.rmtree(self.folder)
+        if os.name != "nt":
+            lock.release()
 
     def _undo_half_a_seal(self) -> None:
         if self.target.exists():
@@ -85,7 +94,15 @@ class Staging:
         else:
             self._replaced.rename(self.target)
 
-    def begin(self, key: str, sizes: Sizes, effort: Effort, *, restart: bool) -> Effort:
+    def begin(
+        self,
+        key: str,
+        sizes: Sizes,
+        effort: Effort,
+        *,
+        restart: bool,
+        prepare: Callable[[], None] = lambda: None,
+    ) -> Effort:
         """Go on with an interrupted run of the same plan, or begin with empty files.
 
         Args:
@@ -93,6 +110,7 @@ class Staging:
             sizes: the files that blocks fill.
             effort: as it was chosen for a fresh run.
             restart: throw an interrupted run's work away, whatever its plan.
+            prepare: fills the fresh files with what needs no block.
 
         Returns:
             The effort to work with: blocks are cut as the journal says.
@@ -114,7 +132,7 @@ class Staging:
                 self._journal = Journal(self.folder / JOURNAL, heading)
                 self._journal.load()
             else:
-                self._begin_afresh(sizes)
+                self._begin_afresh(sizes, prepare)
                 heading = Heading(key=key, block_nbytes=effort.block_nbytes, boot=boot)
                 self._journal = Journal(self.folder / JOURNAL, heading)
         except OSError as error:
@@ -128,11 +146,12 @@ class Staging:
         except OSError:
             return False
 
-    def _begin_afresh(self, sizes: Sizes) -> None:
+    def _begin_afresh(self, sizes: Sizes, prepare: Callable[[], None]) -> None:
         (self.folder / JOURNAL).unlink(missing_ok=True)
         if self._files.exists():
             shutil.rmtree(self._files)
         self._files.mkdir()
+        prepare()
         for name, nbytes in sizes:
             self._allocate(name, nbytes)
 
@@ -179,14 +198,22 @@ class Staging:
             self._appear()
             if sync:
                 flush(self.target.parent)
-            self._let_go()
-            shutil.rmtree(self.folder)
+            self._let_go(remove=True)
         except OSError as error:
             raise TargetError(
                 what=f"cannot finish `{self.target}`",
                 why=reason(error),
                 fix="set this right, then run the same command again: what is written is kept",
             ) from error
+
+    def finish_in_place(self, name: str, text: str) -> None:
+        """Put one text into the target, which is there already, and leave nothing beside it."""
+        fresh = self.folder / name
+        fresh.write_text(text, encoding="utf-8", newline="\n")
+        flush(fresh)
+        fresh.replace(self.target / name)
+        flush(self.target)
+        self._let_go(remove=True)
 
     def _flush_all(self, *, sync: bool) -> None:
         if sync:

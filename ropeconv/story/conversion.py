@@ -13,7 +13,8 @@ from ropeconv.moving.effort import Effort, default_jobs
 from ropeconv.moving.examine import examine
 from ropeconv.moving.execute import execute
 from ropeconv.moving.hashes import hash_files
-from ropeconv.moving.resources import Needs, check_needs, needs_of, settle
+from ropeconv.moving.resources import Needs, check_needs, nearest_folder, needs_of, settle
+from ropeconv.moving.sharing import can_share, share_all
 from ropeconv.moving.staging import Staging
 from ropeconv.thinking.config_map import Said, check_expressible, state_model
 from ropeconv.thinking.inventory import Inventory, take_stock
@@ -68,6 +69,7 @@ class ConversionReport:
     done: bool  # False: planned only
     effort: Effort
     needs: Needs
+    shares: bool = False  # blocks that stay the same are shared with the source
 
 
 def plan_conversion(
@@ -85,7 +87,7 @@ def plan_conversion(
     inventory = take_stock(checkpoint)
     evidence = examine(inventory, allow_drift=allow_drift)
     model, inferred = state_model(inventory, evidence, said or Said())
-    notes = [*inventory.notes, *evidence.notes, *inferred, *_left_out(inventory)]
+    notes = [*inventory.notes, *evidence.notes, *inferred, *left_out(inventory)]
     if isinstance(options, HfOptions):
         return plan_hf(
             inventory, evidence, model, max_shard_nbytes=options.max_shard_nbytes, notes=notes
@@ -156,19 +158,28 @@ def carry_out(
 ) -> ConversionReport:
     """Check that a plan can be carried out, and do it: execute, seal, report."""
     staging = Staging(target)
+    shares = can_share(plan, nearest_folder(target))
+    work = plan.without_shared() if shares else plan
     needs = needs_of(
-        plan,
+        work,
         effort,
         target,
         staged_nbytes=staging.staged_nbytes(),
         extra=len(render_manifest(plan, {}).encode()),
+        shares=shares,
     )
     check_needs(needs, target)
     if not dry_run:
         with staging:
             sizes = [(file.name, file.nbytes) for file in plan.files]
-            effort = staging.begin(plan.journal_key(), sizes, effort, restart=handling.restart)
-            execute(plan, staging, effort, listen, stop=stop)
+            effort = staging.begin(
+                work.journal_key(),
+                sizes,
+                effort,
+                restart=handling.restart,
+                prepare=lambda: share_all(plan, staging) if shares else None,
+            )
+            execute(work, staging, effort, listen, stop=stop)
             hashes = hash_files(plan, staging, effort, stop) if handling.hashes else {}
             texts = [(file.name, file.text) for file in plan.small_files]
             staging.seal([*texts, (MANIFEST, render_manifest(plan, hashes))], sync=effort.sync)
@@ -179,10 +190,11 @@ def carry_out(
         done=not dry_run,
         effort=effort,
         needs=needs,
+        shares=shares,
     )
 
 
-def _left_out(inventory: Inventory) -> list[Note]:
+def left_out(inventory: Inventory) -> list[Note]:
     checkpoint = inventory.checkpoint
     notes = [Note(kind="not-copied", text=f"`{name}`: {why}") for name, why in checkpoint.left_out]
     tokenizer = {"tokenizer.model", "tekken.json"}

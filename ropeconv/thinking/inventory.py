@@ -98,8 +98,13 @@ class Inventory:
         return next((tensor for tensor in self.tensors if tensor.name == name), None)
 
 
-def take_stock(checkpoint: Checkpoint) -> Inventory:
+def take_stock(checkpoint: Checkpoint, *, trust_stamp: bool = False) -> Inventory:
     """Account for every stored tensor, and join ranks.
+
+    Args:
+        checkpoint: as found on disk.
+        trust_stamp: take a stamped layout for true although the format has another by convention:
+            such a checkpoint is what a conversion within one format makes.
 
     Raises:
         Unsupported: a tensor or family that no table knows.
@@ -123,7 +128,7 @@ def take_stock(checkpoint: Checkpoint) -> Inventory:
         checkpoint=checkpoint,
         family=family,
         geometry=geometry,
-        layout=_layout(checkpoint, family),
+        layout=_layout(checkpoint, family, trust_stamp=trust_stamp),
         tensors=tensors,
         dropped=tuple(dropped),
         notes=notes,
@@ -142,9 +147,11 @@ def expected_tensors(family: Family, geometry: Geometry) -> list[tuple[Rule, int
     ]
 
 
-def _layout(checkpoint: Checkpoint, family: Family) -> RopeLayout:
+def _layout(checkpoint: Checkpoint, family: Family, *, trust_stamp: bool) -> RopeLayout:
     by_format = INTERLEAVED if checkpoint.format is Format.META else family.layout
     stamp = checkpoint.stamp
+    if stamp is not None and trust_stamp:
+        return stamp
     if stamp is not None and stamp != by_format:
         raise Contradiction(
             what=f"`{checkpoint.root}` is stamped {stamp}, but {family.title} in"

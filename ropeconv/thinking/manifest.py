@@ -19,6 +19,7 @@ def render_manifest(plan: Plan, hashes: Mapping[str, str]) -> str:
         hashes: SHA-256 of the files that moves filled, in hexadecimal, by name; may be empty.
     """
     source = plan.source
+    is_same_format = source.format is plan.target_format
     files = [_entry(file.name, file.nbytes, hashes.get(file.name)) for file in plan.files]
     for small in plan.small_files:
         data = small.text.encode()
@@ -43,9 +44,11 @@ def render_manifest(plan: Plan, hashes: Mapping[str, str]) -> str:
         "notes": [{"kind": note.kind, "text": note.text} for note in plan.notes],
         "dropped": [{"name": drop.name, "why": drop.why} for drop in plan.dropped],
         "carried": {
-            "config": source.config,
-            "embedding_split": plan.embedding_split,
-            "dropped": [kept_entry(kept) for kept in plan.kept],
+            "config": source.carried.config if is_same_format else source.config,
+            "embedding_split": source.carried.embedding_split
+            if is_same_format
+            else plan.embedding_split,
+            "dropped": [kept_entry(kept) for kept in plan.kept or source.carried.dropped],
         },
     }
     return json.dumps(manifest, indent=2, sort_keys=True) + "\n"

@@ -49,6 +49,20 @@ class Dropped:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Clone:
+    """Bytes that a target file can share with a source file, where the file system can share.
+
+    Offsets agree modulo a page, and both ranges end where their files do.
+    """
+
+    source_file: int
+    target_file: int
+    source_offset: int
+    target_offset: int
+    nbytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class Plan:
     """Everything that a conversion will do.
 
@@ -73,6 +87,20 @@ class Plan:
     kept: tuple[KeptTensor, ...]
     embedding_split: str
     notes: tuple[Note, ...]
+    clones: tuple[Clone, ...] = ()
+
+    def without_shared(self) -> Plan:
+        """The plan of what is left to move when every clone has been made."""
+        begins = {clone.target_file: clone.target_offset for clone in self.clones}
+        moves = tuple(
+            move
+            for move in self.moves
+            if move.order is not None
+            or any(
+                piece.offset < begins.get(piece.file, piece.offset + 1) for piece in move.targets
+            )
+        )
+        return replace(self, moves=moves)
 
     @property
     def moved_nbytes(self) -> int:

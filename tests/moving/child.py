@@ -22,9 +22,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from ropeconv.moving import inplace
 from ropeconv.moving.effort import Effort, Io
 from ropeconv.story.conversion import Handling, HfOptions, MetaOptions, convert
+from ropeconv.story.relayout import relayout, relayout_in_place
 from ropeconv.words.errors import RopeconvError
+from ropeconv.words.layout import LAYOUTS
 
 CHANGING = ("pwrite", "write", "fsync", "rename", "unlink", "rmdir", "mkdir", "posix_fallocate")
 
@@ -64,6 +67,7 @@ def main() -> None:
         restart=job.get("restart", False),
         hashes=job.get("hashes", False),
     )
+    inplace.PORTION_BLOCKS = 3  # so that a small model has several
     counter = arm(job.get("die_at"), after=job.get("after", False))
     try:
         match job["work"]:
@@ -73,12 +77,18 @@ def main() -> None:
             case "meta-to-hf":
                 hf = HfOptions(max_shard_nbytes=job.get("max_shard_nbytes", 10**6))
                 convert(source, target, hf, effort=effort, handling=handling)
+            case "relayout":
+                layout = LAYOUTS[job["layout"]]
+                relayout(source, target, layout, effort=effort, handling=handling)
+            case "in-place":
+                layout = LAYOUTS[job["layout"]]
+                relayout_in_place(source, layout, block_nbytes=effort.block_nbytes)
             case other:
                 raise SystemExit(f"unknown work {other}")
     except RopeconvError as error:
-        print(f"{error.code}: {error}")
+        sys.stdout.write(f"{error.code}: {error}")
         raise SystemExit(int(error.exit_code)) from None
-    print(next(counter))
+    sys.stdout.write(str(next(counter)))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Killed at any instant, a conversion leaves nothing that looks finished, and goes on to equal bytes."""
+"""Killed at any instant, a conversion looks unfinished, and goes on to equal bytes."""
 
 from __future__ import annotations
 

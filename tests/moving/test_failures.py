@@ -1,4 +1,4 @@
-"""Everything that stops a conversion gives a clear error, and never a target that looks finished."""
+"""What stops a conversion gives a clear error, and no target that looks finished."""
 
 from __future__ import annotations
 

@@ -1,0 +1,159 @@
+"""Relayout: rows of a Hugging Face checkpoint move into the other layout, nothing else."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from threading import Event
+
+from ropeconv.formats import hf
+from ropeconv.formats.checkpoint import Checkpoint, read_text
+from ropeconv.formats.folder import MANIFEST, STAMP_KEY, UNFINISHED
+from ropeconv.formats.safetensors import Header, read_header, restamped_header
+from ropeconv.moving.checks import check_target
+from ropeconv.moving.effort import BLOCK_NBYTES, Effort, default_jobs
+from ropeconv.moving.examine import examine
+from ropeconv.moving.inplace import PORTION_BLOCKS, InPlace, check_in_place
+from ropeconv.moving.resources import check_needs, needs_of, settle
+from ropeconv.moving.staging import Staging
+from ropeconv.story.conversion import ConversionReport, Handling, carry_out, left_out
+from ropeconv.thinking.config_map import Said, state_model
+from ropeconv.thinking.inventory import take_stock
+from ropeconv.thinking.manifest import render_manifest
+from ropeconv.thinking.plan import Plan
+from ropeconv.thinking.relayout import plan_relayout
+from ropeconv.words.events import Listener, nobody
+from ropeconv.words.layout import RopeLayout
+
+
+def plan_new_layout(source: Path, layout: RopeLayout) -> Plan:
+    """Discover the source, examine what the plan depends on, and decide everything.
+
+    Raises:
+        AlreadyConverted: the rows are in that layout already.
+    """
+    checkpoint = hf.discover(source)
+    inventory = take_stock(checkpoint, trust_stamp=True)
+    evidence = examine(inventory, allow_drift=False)
+    model, inferred = state_model(inventory, evidence, Said())
+    headers = _headers(checkpoint)
+    index = source / hf.INDEX
+    return plan_relayout(
+        inventory,
+        model,
+        layout,
+        headers=headers,
+        index=read_text(index) if index.exists() else "",
+        notes=[*inventory.notes, *evidence.notes, *inferred, *left_out(inventory)],
+    )
+
+
+def _headers(checkpoint: Checkpoint) -> list[Header]:
+    num_weights = len(checkpoint.files) - len(checkpoint.side_files)
+    names = [file.name for file in checkpoint.files[:num_weights]]
+    return [read_header(checkpoint.root, name, number) for number, name in enumerate(names)]
+
+
+def relayout(
+    source: Path,
+    target: Path,
+    layout: RopeLayout,
+    *,
+    effort: Effort | None = None,
+    handling: Handling | None = None,
+    dry_run: bool = False,
+    listen: Listener = nobody,
+    stop: Event | None = None,
+) -> ConversionReport:
+    """Move a checkpoint's rows into another layout, in a new folder.
+
+    Where the file system can, the new files share all other blocks with the old ones.
+
+    Args:
+        source: folder of a Hugging Face checkpoint; it is only read.
+        target: folder to make.
+        layout: of the target; the source's is its stamp's, or that of the family.
+        effort: see `convert`.
+        handling: see `convert`.
+        dry_run: plan and check only.
+        listen: hears of progress.
+        stop: set it and the run ends within a second.
+
+    Raises:
+        RopeconvError: one of its kinds; nothing that looks finished is left behind.
+    """
+    handling = handling or Handling()
+    check_target(target, source, overwrite=handling.overwrite)
+    plan = plan_new_layout(source, layout)
+    effort = settle(plan, effort or Effort(jobs=default_jobs()))
+    return carry_out(
+        plan, target, effort, handling=handling, dry_run=dry_run, listen=listen, stop=stop
+    )
+
+
+def relayout_in_place(
+    root: Path,
+    layout: RopeLayout,
+    *,
+    block_nbytes: int = BLOCK_NBYTES,
+    dry_run: bool = False,
+    listen: Listener = nobody,
+    stop: Event | None = None,
+) -> ConversionReport:
+    """Move a checkpoint's rows into another layout where they lie.
+
+    Only rotary rows are written, twice: their old bytes go to an undo file first. A run that was
+    interrupted is gone on with; until then its files are stamped unfinished.
+
+    Args:
+        root: folder of a Hugging Face checkpoint; it is changed.
+        layout: of the rows afterwards.
+        block_nbytes: bytes that are moved at once, where rows allow it.
+        dry_run: plan and check only.
+        listen: hears of progress.
+        stop: set it and the run ends after the portion in hand.
+
+    Raises:
+        Refused: files that others may share, or a header without room for the stamp.
+        RopeconvError: one of its other kinds; the same command goes on.
+    """
+    root = root.resolve()
+    staging = Staging(root)
+    if dry_run:
+        plan = plan_new_layout(root, layout)
+        check_in_place(plan)
+        return _report(plan, block_nbytes, done=False)
+    with staging:
+        work = InPlace(root, staging.folder)
+        key = f"{layout.name} {block_nbytes}"
+        if not work.resume(key):
+            check_in_place(plan_new_layout(root, layout))
+        plan = plan_new_layout(root, layout)
+        report = _report(plan, block_nbytes, done=True)
+        check_needs(report.needs, staging.folder)
+        headers = _headers(plan.source)
+        starts = [len(file.fixed[0].data) for file in plan.files if file.fixed]
+        unfinished = [
+            restamped_header(header, start, STAMP_KEY, UNFINISHED)
+            for header, start in zip(headers, starts, strict=True)
+        ]
+        work.begin(key, plan, unfinished)
+        work.execute(plan, block_nbytes, listen, stop)
+        staging.finish_in_place(MANIFEST, render_manifest(plan, {}))
+    return report
+
+
+def _report(plan: Plan, block_nbytes: int, *, done: bool) -> ConversionReport:
+    effort = Effort(jobs=1, block_nbytes=block_nbytes)
+    root = plan.source.root
+    rows = sum(
+        piece.nbytes for move in plan.moves if move.order is not None for piece in move.targets
+    )
+    needs = needs_of(plan, effort, root, staged_nbytes=0, extra=0, shares=True)
+    portion = PORTION_BLOCKS * plan.largest_block_nbytes(block_nbytes)
+    needs = replace(
+        needs, read_nbytes=2 * rows, written_nbytes=2 * rows, disk_nbytes=min(portion, rows)
+    )
+    return ConversionReport(
+        plan=plan, source=root, target=root, done=done, effort=effort, needs=needs, shares=False
+    )

@@ -1,0 +1,136 @@
+"""The plan of a conversion within Hugging Face's format: rotary rows move, nothing else changes.
+
+Files keep their names, tensors their order, and data its place modulo a page, so that a file system
+that can share blocks between files shares all but the rotary rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+from ropeconv.formats.checkpoint import StoredTensor
+from ropeconv.formats.folder import STAMP_KEY
+from ropeconv.formats.hf import CONFIG, INDEX
+from ropeconv.formats.new_file import Fixed
+from ropeconv.formats.safetensors import PAGE_NBYTES, Header, restamped_header
+from ropeconv.thinking.inventory import Inventory, Piece
+from ropeconv.thinking.moves import Move, make_move
+from ropeconv.thinking.plan import Clone, Plan, SmallFile, TargetFile, whole_piece
+from ropeconv.thinking.side_files import side_files
+from ropeconv.words.errors import AlreadyConverted
+from ropeconv.words.layout import RopeLayout
+from ropeconv.words.model import Format, Model, Note
+
+
+def plan_relayout(
+    inventory: Inventory,
+    model: Model,
+    layout: RopeLayout,
+    *,
+    headers: Sequence[Header],
+    index: str,
+    notes: Sequence[Note],
+) -> Plan:
+    """Everything that moving this checkpoint's rows into another layout takes.
+
+    Args:
+        inventory: the source; its layout is the one that its rows are in.
+        model: what it is.
+        layout: of the target.
+        headers: of the weights' files, by their number in the checkpoint.
+        index: text of the index; empty if there is none.
+        notes: what was inferred so far.
+
+    Raises:
+        AlreadyConverted: the rows are in that layout already.
+    """
+    checkpoint = inventory.checkpoint
+    if inventory.layout == layout:
+        said = "stamped" if checkpoint.stamp else "by convention"
+        raise AlreadyConverted(
+            what=f"`{checkpoint.root}` has {layout} rows already",
+            why=f"it is {said} {layout}",
+            fix="name the other direction, if the rows must move",
+        )
+    files: list[TargetFile] = []
+    moves: list[Move] = []
+    clones: list[Clone] = []
+    whole = {(t.pieces[0].file, t.pieces[0].offset): t for t in inventory.tensors}
+    for number, header in enumerate(headers):
+        found = checkpoint.files[number]
+        old_start = min((tensor.offset for tensor in header.tensors), default=found.nbytes)
+        head = restamped_header(header, old_start, STAMP_KEY, layout.name)
+        shift = len(head) - old_start
+        files.append(
+            TargetFile(
+                name=found.name,
+                nbytes=found.nbytes + shift,
+                fixed=(Fixed(offset=0, data=head),),
+                checksums=(),
+            )
+        )
+        page = -(-old_start // PAGE_NBYTES) * PAGE_NBYTES if shift else 0
+        clones.append(
+            Clone(
+                source_file=number,
+                target_file=number,
+                source_offset=page,
+                target_offset=page + shift if page else 0,
+                nbytes=found.nbytes - page,
+            )
+        )
+        plain = old_start
+        for stored in header.tensors:
+            tensor = whole.get((number, stored.offset))
+            if tensor is None or not stored.nbytes:
+                continue  # what the family drops is moved as it is
+            target = whole_piece(tensor, file=number, offset=stored.offset + shift)
+            move = make_move(tensor, inventory.layout, layout, (target,))
+            if move.order is not None:
+                moves += _plain(stored, plain, stored.offset, shift, page)
+                moves.append(move)
+                plain = stored.offset + stored.nbytes
+        if header.tensors:
+            moves += _plain(header.tensors[-1], plain, found.nbytes, shift, page)
+    small = [SmallFile(name=CONFIG, text=checkpoint.config)]
+    if index:
+        small.insert(0, SmallFile(name=INDEX, text=index))
+    copied, copies = side_files(checkpoint, len(files))
+    return Plan(
+        source=checkpoint,
+        source_layout=inventory.layout,
+        target_format=Format.HF,
+        target_layout=layout,
+        model=model,
+        files=(*files, *copied),
+        small_files=tuple(small),
+        moves=(*moves, *copies),
+        num_reordered=sum(move.order is not None for move in moves),
+        dropped=(),
+        kept=(),
+        embedding_split="",
+        notes=tuple(notes),
+        clones=tuple(clones),
+    )
+
+
+def _plain(last: StoredTensor, begin: int, end: int, shift: int, page: int) -> list[Move]:
+    """Bytes that keep their order, cut where sharing may begin."""
+    cuts = (begin, page, end) if begin < page < end else (begin, end)
+    return [
+        Move(
+            name=last.name,
+            num_rows=right - left,
+            row_nbytes=1,
+            order=None,
+            sources=(_run(last.file, left, right - left),),
+            targets=(_run(last.file, left + shift, right - left),),
+        )
+        for left, right in pairwise(cuts)
+        if left < right
+    ]
+
+
+def _run(file: int, offset: int, nbytes: int) -> Piece:
+    return Piece(file=file, offset=offset, first_row=0, last_row=nbytes, first_byte=0, last_byte=1)
