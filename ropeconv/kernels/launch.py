@@ -66,15 +66,17 @@ def launch(
 
 def _run(plan: Plan, pointers: tuple[Tensor, ...], offsets: tuple[int, int]) -> None:
     # What a compiled variant assumes beyond the plan: pointers to 16 bytes, offsets of 32 bits.
-    usual = _DIRECT and max(offsets) < _INT32
-    if usual:
+    usual = False
+    if _DIRECT and offsets[0] < _INT32 and offsets[1] < _INT32:
+        addresses = [pointer.data_ptr() for pointer in pointers]
         bits = 0
-        for pointer in pointers:
-            bits |= pointer.data_ptr()
+        for address in addresses:
+            bits |= address
         usual = bits % 16 == 0
-    if usual and plan.compiled is not None:
-        plan.compiled[plan.grid](*pointers, *offsets, *plan.tail)
-        return
+        if usual and plan.compiled is not None:
+            # Addresses as numbers: of a tensor, the launcher asks the driver where it lies.
+            plan.compiled[plan.grid](*addresses, *offsets, *plan.tail)
+            return
     compiled: Any = rope_kernel[plan.grid](*pointers, *offsets, *plan.numbers, **plan.constants)
     if usual:
         plan.compiled = compiled

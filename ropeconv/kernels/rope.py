@@ -193,6 +193,8 @@ def _like(x: Tensor) -> Tensor:
 
 def _check_rows(table: RopeTable, positions: Positions, tokens: int) -> None:
     """What changes from call to call; all else is checked with the plan, once for its kind."""
+    if positions is FROM_ZERO and tokens <= table.rows:
+        return
     if positions.ids is None:
         first = positions.offset
         last = first + positions.token_step * (tokens - 1)
