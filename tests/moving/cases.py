@@ -38,25 +38,9 @@ LARGER = Shape(hidden=256, heads=4, kv_heads=2, head_dim=64, intermediate=688, v
 def make_hf(folder: Path, shape: Shape = ODD, *, seed: int = 1, num_shards: int = 2) -> Path:
     """A Llama folder in Hugging Face's format with its rows half-split, every byte random."""
     folder.mkdir(parents=True)
-    config = {
-        "model_type": "llama",
-        "num_hidden_layers": shape.layers,
-        "hidden_size": shape.hidden,
-        "num_attention_heads": shape.heads,
-        "num_key_value_heads": shape.kv_heads,
-        "head_dim": shape.head_dim,
-        "intermediate_size": shape.intermediate,
-        "vocab_size": shape.vocab,
-        "rms_norm_eps": 1e-5,
-        "rope_theta": 10000.0,
-        "max_position_embeddings": 128,
-        "tie_word_embeddings": False,
-        "bos_token_id": 1,
-        "eos_token_id": 2,
-    }
-    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "config.json").write_text(json.dumps(config_of(shape)))
     (folder / "tokenizer.json").write_text('{"not": "a tokenizer"}')
-    tensors = _tensors(shape)
+    tensors = tensors_of(shape)
     weight_map = {}
     generator = random.Random(seed)
     for number in range(num_shards):
@@ -78,7 +62,28 @@ def make_hf(folder: Path, shape: Shape = ODD, *, seed: int = 1, num_shards: int 
     return folder
 
 
-def _tensors(shape: Shape) -> list[NewTensor]:
+def config_of(shape: Shape) -> dict[str, object]:
+    """Its config.json."""
+    return {
+        "model_type": "llama",
+        "num_hidden_layers": shape.layers,
+        "hidden_size": shape.hidden,
+        "num_attention_heads": shape.heads,
+        "num_key_value_heads": shape.kv_heads,
+        "head_dim": shape.head_dim,
+        "intermediate_size": shape.intermediate,
+        "vocab_size": shape.vocab,
+        "rms_norm_eps": 1e-5,
+        "rope_theta": 10000.0,
+        "max_position_embeddings": 128,
+        "tie_word_embeddings": False,
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+    }
+
+
+def tensors_of(shape: Shape) -> list[NewTensor]:
+    """Every tensor of a Llama, by Hugging Face's names."""
     hidden, wide = shape.hidden, shape.intermediate
     sizes: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (shape.vocab, hidden)}
     for layer in range(shape.layers):
