@@ -12,20 +12,29 @@ from rich.markup import escape
 from ropeconv.cli.options import (
     ContextLength,
     Debug,
+    Hash,
+    IoKind,
     Jobs,
     Json,
+    Overwrite,
     Quiet,
     Report,
+    Restart,
     RopeFactor,
+    Sync,
     Theta,
     parse_size,
 )
 from ropeconv.cli.speech import Speech, gigabytes, progress_of, speaking
-from ropeconv.moving.execute import Effort, default_jobs
-from ropeconv.reports.json_report import conversion_json
-from ropeconv.story.conversion import ConversionReport, HfOptions, MetaOptions, convert
+from ropeconv.cli.stopping import stopping
+from ropeconv.moving.effort import Effort, Io, default_jobs
+from ropeconv.reports.forms import CONVERSION
+from ropeconv.story.conversion import ConversionReport, Handling, HfOptions, MetaOptions, convert
+from ropeconv.story.relayout import relayout, relayout_in_place
 from ropeconv.thinking.config_map import Said
 from ropeconv.thinking.to_meta import WeightsFile
+from ropeconv.words.errors import UsageError
+from ropeconv.words.layout import HALF_SPLIT, INTERLEAVED, RopeLayout
 
 EPILOG = (
     "Exit codes: 0 done, 2 wrong usage, 4 source, 5 refused, 6 target, 70 bug, 130 interrupted."
@@ -37,6 +46,15 @@ app = typer.Typer(
 
 Source = Annotated[Path, typer.Argument(metavar="SRC", help="Folder of the checkpoint.")]
 Target = Annotated[Path, typer.Argument(metavar="DST", help="Folder to make.")]
+TargetOrNone = Annotated[
+    Path | None, typer.Argument(metavar="DST", help="Folder to make; none with --in-place.")
+]
+InPlace = Annotated[
+    bool,
+    typer.Option(
+        "--in-place", help="Rewrite the rows of SRC where they lie; a kill at any instant is safe."
+    ),
+]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Plan and check only; write nothing.")]
 AllowDrift = Annotated[
     bool,
@@ -60,7 +78,12 @@ def meta_to_hf(
     context_length: ContextLength = None,
     allow_replica_drift: AllowDrift = False,
     dry_run: DryRun = False,
+    overwrite: Overwrite = False,
+    restart: Restart = False,
+    hashes: Hash = False,
     jobs: Jobs = None,
+    io: IoKind = Io.AUTO,
+    sync: Sync = True,
     json: Json = False,
     report: Report = None,
     quiet: Quiet = False,
@@ -71,20 +94,22 @@ def meta_to_hf(
     SRC holds params.json and consolidated weights, in any number of ranks. DST gets config.json,
     safetensors and the side files.
     """
-    speech = Speech(json=json, quiet=quiet, report=report, debug=debug)
+    speech = Speech(json=json, quiet=quiet, report=report, debug=debug, forms=CONVERSION)
     with speaking(speech):
         said = Said(theta=theta, rope_factor=rope_factor, context_length=context_length)
         options = HfOptions(max_shard_nbytes=parse_size(max_shard_size))
-        with progress_of(speech) as listen:
+        with progress_of(speech) as listen, stopping() as stop:
             done = convert(
                 source,
                 target,
                 options,
                 said=said,
                 allow_drift=allow_replica_drift,
-                effort=Effort(jobs=jobs or default_jobs()),
+                effort=Effort(jobs=jobs or default_jobs(), io=io, sync=sync),
+                handling=Handling(overwrite=overwrite, restart=restart, hashes=hashes),
                 dry_run=dry_run,
                 listen=listen,
+                stop=stop,
             )
         _show(speech, done, _said_options(said))
 
@@ -110,7 +135,12 @@ def hf_to_meta(
         ),
     ] = None,
     dry_run: DryRun = False,
+    overwrite: Overwrite = False,
+    restart: Restart = False,
+    hashes: Hash = False,
     jobs: Jobs = None,
+    io: IoKind = Io.AUTO,
+    sync: Sync = True,
     json: Json = False,
     report: Report = None,
     quiet: Quiet = False,
@@ -121,17 +151,124 @@ def hf_to_meta(
     SRC holds config.json and safetensors. DST gets params.json, consolidated weights and the side
     files.
     """
-    speech = Speech(json=json, quiet=quiet, report=report, debug=debug)
+    speech = Speech(json=json, quiet=quiet, report=report, debug=debug, forms=CONVERSION)
     with speaking(speech):
-        with progress_of(speech) as listen:
+        with progress_of(speech) as listen, stopping() as stop:
             done = convert(
                 source,
                 target,
                 MetaOptions(num_ranks=mp, weights=weights, rope_freqs=rope_freqs),
-                effort=Effort(jobs=jobs or default_jobs()),
+                effort=Effort(jobs=jobs or default_jobs(), io=io, sync=sync),
+                handling=Handling(overwrite=overwrite, restart=restart, hashes=hashes),
                 dry_run=dry_run,
                 listen=listen,
+                stop=stop,
             )
+        _show(speech, done, "")
+
+
+@app.command("interleaved-to-half", epilog=EPILOG)
+def interleaved_to_half(
+    source: Source,
+    target: TargetOrNone = None,
+    *,
+    in_place: InPlace = False,
+    dry_run: DryRun = False,
+    overwrite: Overwrite = False,
+    restart: Restart = False,
+    hashes: Hash = False,
+    jobs: Jobs = None,
+    io: IoKind = Io.AUTO,
+    sync: Sync = True,
+    json: Json = False,
+    report: Report = None,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Interleaved rows to half-split rows, within Hugging Face's format.
+
+    Only rotary rows move: names, order and places of everything else stay, so that file systems
+    with reflinks share the rest.
+    """
+    _relayout(
+        source,
+        target,
+        HALF_SPLIT,
+        in_place=in_place,
+        handling=Handling(overwrite=overwrite, restart=restart, hashes=hashes),
+        effort=Effort(jobs=jobs or default_jobs(), io=io, sync=sync),
+        dry_run=dry_run,
+        speech=Speech(json=json, quiet=quiet, report=report, debug=debug, forms=CONVERSION),
+    )
+
+
+@app.command("half-to-interleaved", epilog=EPILOG)
+def half_to_interleaved(
+    source: Source,
+    target: TargetOrNone = None,
+    *,
+    in_place: InPlace = False,
+    dry_run: DryRun = False,
+    overwrite: Overwrite = False,
+    restart: Restart = False,
+    hashes: Hash = False,
+    jobs: Jobs = None,
+    io: IoKind = Io.AUTO,
+    sync: Sync = True,
+    json: Json = False,
+    report: Report = None,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Half-split rows to interleaved rows, within Hugging Face's format.
+
+    Only rotary rows move: names, order and places of everything else stay, so that file systems
+    with reflinks share the rest.
+    """
+    _relayout(
+        source,
+        target,
+        INTERLEAVED,
+        in_place=in_place,
+        handling=Handling(overwrite=overwrite, restart=restart, hashes=hashes),
+        effort=Effort(jobs=jobs or default_jobs(), io=io, sync=sync),
+        dry_run=dry_run,
+        speech=Speech(json=json, quiet=quiet, report=report, debug=debug, forms=CONVERSION),
+    )
+
+
+def _relayout(
+    source: Path,
+    target: Path | None,
+    layout: RopeLayout,
+    *,
+    in_place: bool,
+    handling: Handling,
+    effort: Effort,
+    dry_run: bool,
+    speech: Speech,
+) -> None:
+    with speaking(speech):
+        if in_place == (target is not None):
+            raise UsageError(
+                what="give either a folder to make or --in-place",
+                why="--in-place changes SRC itself" if in_place else "",
+                fix="name DST, or add --in-place to rewrite the rows of SRC where they lie",
+            )
+        with progress_of(speech) as listen, stopping() as stop:
+            if target is None:
+                done = relayout_in_place(source, layout, dry_run=dry_run, listen=listen, stop=stop)
+            else:
+                done = relayout(
+                    source,
+                    target,
+                    layout,
+                    effort=effort,
+                    handling=handling,
+                    dry_run=dry_run,
+                    listen=listen,
+                    stop=stop,
+                )
         _show(speech, done, "")
 
 
@@ -146,7 +283,7 @@ def _said_options(said: Said) -> str:
 
 def _show(speech: Speech, done: ConversionReport, said: str) -> None:
     plan = done.plan
-    speech.machine(conversion_json(done))
+    speech.machine(done)
     speech.notes(plan.notes)
     for dropped in plan.dropped if not speech.quiet else ():
         speech.err.print(
@@ -154,25 +291,30 @@ def _show(speech: Speech, done: ConversionReport, said: str) -> None:
             highlight=False,
             soft_wrap=True,
         )
-    tensors = len(plan.moves) - len(plan.source.side_files)
     moved = (
-        f"{tensors} tensors, {plan.num_reordered} of them reordered from {plan.source_layout}"
-        f" to {plan.target_layout} rows"
+        f"{plan.num_tensors} tensors, {plan.num_reordered} of them reordered"
+        f" from {plan.source_layout} to {plan.target_layout} rows"
     )
     if not done.done:
         for file in plan.files:
             speech.result(f"{gigabytes(file.nbytes):>12}  {escape(file.name)}")
         for small in plan.small_files:
             speech.result(f"{gigabytes(len(small.text.encode())):>12}  {escape(small.name)}")
-        memory = done.effort.jobs * plan.largest_block_nbytes(done.effort.block_nbytes)
+        needs = done.needs
         speech.result(
-            f"would read {gigabytes(plan.read_nbytes)}, write {gigabytes(plan.target_nbytes)},"
-            f" with buffers of {gigabytes(memory)}: {moved}"
+            f"would read {gigabytes(needs.read_nbytes)}, write {gigabytes(needs.written_nbytes)},"
+            f" take at most {gigabytes(needs.memory_nbytes)} of memory: {moved}"
+        )
+        speech.result(
+            f"would need {gigabytes(needs.disk_nbytes)} of disk,"
+            f" {gigabytes(needs.disk_free_nbytes)} are free"
         )
         return
     speech.result(
         f"[green]converted[/] {escape(str(done.source))} to {escape(str(done.target))}:"
         f" {gigabytes(plan.target_nbytes)}, {moved}"
     )
+    if done.target == done.source:
+        return  # the older form is gone: there is nothing to compare with
     paths = f"{quote(str(done.target))} --against {quote(str(done.source))}"
     speech.hint(f"next: ropeconv verify checkpoint {escape(paths)}{said}")

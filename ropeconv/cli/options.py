@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from ropeconv.moving.effort import Io
 from ropeconv.words.errors import UsageError
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON lines on stdout, nothing else.")]
@@ -17,11 +18,42 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, notes o
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 Report = Annotated[
     Path | None,
-    typer.Option("--report", metavar="FILE", help="Write the result to FILE, as JSON (.json)."),
+    typer.Option(
+        "--report",
+        metavar="FILE",
+        help="Write the result to FILE: .json or .md; of verify also .xml (JUnit) and .html.",
+    ),
 ]
 Jobs = Annotated[
     int | None,
     typer.Option("--jobs", min=1, max=64, help="Threads; the result does not depend on it."),
+]
+IoKind = Annotated[
+    Io,
+    typer.Option(
+        "--io", help="Through the page cache, or past it; auto: as the cache's state and size say."
+    ),
+]
+Sync = Annotated[
+    bool,
+    typer.Option(
+        "--sync/--no-sync",
+        help="Flush every file to the disk before DST appears; without, the system does it later.",
+    ),
+]
+Hash = Annotated[
+    bool,
+    typer.Option("--hash/--no-hash", help="Put the SHA-256 of every file into ropeconv.json."),
+]
+Overwrite = Annotated[
+    bool,
+    typer.Option("--overwrite", help="Replace the checkpoint at DST when the new one is complete."),
+]
+Restart = Annotated[
+    bool,
+    typer.Option(
+        "--restart", help="Throw away what an interrupted run has done, and begin afresh."
+    ),
 ]
 Theta = Annotated[
     float | None,

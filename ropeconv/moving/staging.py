@@ -74,7 +74,7 @@ class Staging:
         self._let_go(remove=not begun)
 
     def _let_go(self, *, remove: bool) -> None:
-        """Release the lock; remove the folder first, so that nobody can take a lock that vanishes."""
+        """Remove the folder, then release: nobody must get hold of a lock that vanishes."""
         if self._journal is not None:
             self._journal.close()
         if self._lock is None:

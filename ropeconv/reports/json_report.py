@@ -39,10 +39,12 @@ def conversion_json(report: ConversionReport) -> str:
             "scaling_type": type(plan.model.rope.scaling).__name__.lower(),
             "files": [{"name": file.name, "nbytes": file.nbytes} for file in plan.files]
             + [{"name": f.name, "nbytes": len(f.text.encode())} for f in plan.small_files],
-            "tensors": len(plan.moves) - len(plan.source.side_files),
+            "tensors": plan.num_tensors,
             "reordered_tensors": plan.num_reordered,
             "read_nbytes": plan.read_nbytes,
             "written_nbytes": plan.target_nbytes,
+            "needs": report.needs,
+            "shares": report.shares,
             "dropped": plan.dropped,
             "notes": plan.notes,
         },

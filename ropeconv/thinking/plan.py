@@ -69,6 +69,7 @@ class Plan:
     Attributes:
         files: targets of moves, by index.
         moves: in the order of the target's bytes.
+        num_tensors: tensors of the target that come from the source; side files are none.
         num_reordered: tensors whose rows move.
         embedding_split: how the source's ranks divide the embedding, for the way back.
         kept: dropped tensors that the manifest keeps by value.
@@ -82,6 +83,7 @@ class Plan:
     files: tuple[TargetFile, ...]
     small_files: tuple[SmallFile, ...]
     moves: tuple[Move, ...]
+    num_tensors: int
     num_reordered: int
     dropped: tuple[Dropped, ...]
     kept: tuple[KeptTensor, ...]

@@ -106,6 +106,7 @@ def plan_relayout(
         files=(*files, *copied),
         small_files=tuple(small),
         moves=(*moves, *copies),
+        num_tensors=len(checkpoint.tensors),
         num_reordered=sum(move.order is not None for move in moves),
         dropped=(),
         kept=(),

@@ -71,6 +71,7 @@ def plan_hf(
         files=(*files, *copied),
         small_files=tuple(small),
         moves=(*moves, *copies),
+        num_tensors=len(tensors),
         num_reordered=num_reordered,
         dropped=tuple(dropped),
         kept=evidence.kept,

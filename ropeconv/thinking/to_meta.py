@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from enum import Enum
 
-from ropeconv.formats.checkpoint import KeptTensor
+from ropeconv.formats.checkpoint import KeptTensor, parse_object
 from ropeconv.formats.folder import STAMP_KEY
 from ropeconv.formats.meta import PARAMS, rank_name, render_params
 from ropeconv.formats.new_file import NewFile, NewTensor
@@ -27,6 +27,14 @@ from ropeconv.words.layout import INTERLEAVED
 from ropeconv.words.model import Format, Model, Note
 
 FIRST_GENERATIONS_VOCAB = 32_768  # Llama 1, 2 and CodeLlama have 32000 or 32016 tokens
+
+
+SETTINGS = (
+    ("hidden_act", "silu"),
+    ("attention_bias", False),
+    ("mlp_bias", False),
+    ("partial_rotary_factor", 1.0),
+)
 
 
 class WeightsFile(Enum):
@@ -61,6 +69,7 @@ def plan_meta(
         Unsupported: the sizes cannot be divided among that many ranks.
     """
     said = list(notes)
+    _check_settings(inventory)
     split = _embedding_split(inventory, model, num_ranks, said)
     tensors = _restore_output(inventory, said)
     constants = _constants(inventory, evidence, model, rope_freqs, said)
@@ -103,12 +112,27 @@ def plan_meta(
         files=(*files, *copied),
         small_files=(SmallFile(name=PARAMS, text=render_params(model, _carried(inventory))),),
         moves=(*moves, *copies),
+        num_tensors=len(tensors),
         num_reordered=sum(move.order is not None for move in moves),
         dropped=dropped_tables(inventory),
         kept=evidence.kept,
         embedding_split=split.value if num_ranks > 1 else "",
         notes=tuple(said),
     )
+
+
+def _check_settings(inventory: Inventory) -> None:
+    """Refuse settings of config.json that Meta's code has no switch for; they change the model."""
+    checkpoint = inventory.checkpoint
+    if checkpoint.format is Format.META:
+        return
+    config = parse_object(checkpoint.config, checkpoint.claims.origin)
+    for key, usual in SETTINGS:
+        if config.get(key, usual) not in (usual, None):
+            raise Unsupported(
+                what=f"`{checkpoint.claims.origin}` has `{key}` = {str(config[key])[:60]}",
+                why=f"params.json cannot state it; Meta's code always has {usual}",
+            )
 
 
 def _carried(inventory: Inventory) -> str:

@@ -100,9 +100,7 @@ def test_plan_without_shared_moves_fills_the_rest(tmp_path: Path) -> None:
     assert 0 < reduced.moved_nbytes < plan.moved_nbytes
 
 
-def test_shared_blocks_give_the_same_bytes(
-    tmp_path: Path, reflink_folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_shared_blocks_give_the_same_bytes(tmp_path: Path, reflink_folder: Path) -> None:
     source = make_hf(reflink_folder / "half", LARGER)
     effort = Effort(jobs=2, block_nbytes=4096, io=Io.BUFFERED)
     shared = relayout(source, reflink_folder / "shared", INTERLEAVED, effort=effort)
@@ -139,7 +137,7 @@ def test_measured_memory_stays_below_the_plan(tmp_path: Path, io: str) -> None:
 def test_largest_model_is_planned_within_the_promise(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Up to the first moved block of 811 GB in 1137 shards; Python's own peak is in this process."""
+    """Up to the first moved block of 811 GB in 1137 shards."""
     source = make_sparse_hf(tmp_path / "hf", LLAMA_405B, num_shards=1137)
     plan = plan_conversion(source, MetaOptions(num_ranks=8))
 
