@@ -11,7 +11,7 @@ from rich.table import Table
 
 from ropeconv.cli.options import Debug, Json, Quiet, Report
 from ropeconv.cli.speech import Speech, gigabytes, speaking
-from ropeconv.reports.json_report import inspection_json
+from ropeconv.reports.forms import INSPECTION
 from ropeconv.story.detection import Detected
 from ropeconv.story.inspection import Inspection, inspect
 
@@ -31,10 +31,10 @@ def inspect_path(
     debug: Debug = False,
 ) -> None:
     """Say what a checkpoint is: format, family, geometry, declared and detected layout."""
-    speech = Speech(json=json, quiet=quiet, report=report, debug=debug)
+    speech = Speech(json=json, quiet=quiet, report=report, debug=debug, forms=INSPECTION)
     with speaking(speech):
         found = inspect(path, look=look)
-        speech.machine(inspection_json(found))
+        speech.machine(found)
         _show(speech, found)
         speech.notes(found.notes)
 

@@ -23,6 +23,7 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 
+from ropeconv.reports.forms import Forms
 from ropeconv.reports.json_report import error_json
 from ropeconv.words.errors import ExitCode, Interrupted, RopeconvError, TargetError, UsageError
 from ropeconv.words.events import BytesDone, Event, WorkDone, WorkPlanned
@@ -39,6 +40,7 @@ class Speech:
     quiet: bool = False
     debug: bool = False
     report: Path | None = None
+    forms: Forms = field(default_factory=dict)  # of the command's result
     out: Console = field(default_factory=Console)
     err: Console = field(default_factory=lambda: Console(stderr=True))
 
@@ -47,18 +49,16 @@ class Speech:
         if not self.json:
             self.out.print(text, soft_wrap=True, highlight=False)
 
-    def machine(self, line: str) -> None:
-        """The result for machines: one JSON line, and the report file."""
+    def machine(self, result: object) -> None:
+        """The result for machines: one JSON line, and the report file in the form of its ending."""
         if self.json:
-            sys.stdout.write(line + "\n")
+            sys.stdout.write(self.forms[".json"](result) + "\n")
         if self.report is not None:
+            text = self.forms[self.report.suffix](result)
             try:
-                self.report.write_text(line + "\n", encoding="utf-8")
+                self.report.write_text(text.rstrip("\n") + "\n", encoding="utf-8")
             except OSError as error:
-                raise TargetError(
-                    what=f"cannot write the report `{self.report}`",
-                    why=(error.strerror or str(error)).lower(),
-                ) from error
+                raise _unwritable(self.report, error) from error
 
     def notes(self, notes: tuple[Note, ...]) -> None:
         """What was inferred, dropped or repaired."""
@@ -92,7 +92,7 @@ class Speech:
 def speaking(speech: Speech) -> Iterator[None]:
     """Turn every failure into words and an exit code. A traceback is shown with --debug only."""
     try:
-        _check_report(speech.report)
+        _check_report(speech)
         yield
         sys.stdout.flush()
     except RopeconvError as error:
@@ -120,13 +120,34 @@ def speaking(speech: Speech) -> Iterator[None]:
         raise typer.Exit(int(ExitCode.BUG)) from None
 
 
-def _check_report(report: Path | None) -> None:
-    if report is not None and report.suffix != ".json":
+def _check_report(speech: Speech) -> None:
+    """Before hours of work: the form is known, and the place can be written.
+
+    An older report goes away, so that none can be taken for the result of a run that failed.
+    """
+    report = speech.report
+    if report is None:
+        return
+    if report.suffix not in speech.forms:
+        *most, last = speech.forms
         raise UsageError(
             what=f"`--report {report}` ends in `{report.suffix}`",
-            why="the ending chooses the form, and reports are written as JSON",
-            fix="name a file that ends in .json",
+            why="the ending chooses the form of the report",
+            fix=f"name a file that ends in {', '.join(most)} or {last}",
         )
+    try:
+        report.touch()
+        report.unlink()
+    except OSError as error:
+        raise _unwritable(report, error) from error
+
+
+def _unwritable(report: Path, error: OSError) -> TargetError:
+    return TargetError(
+        what=f"cannot write the report `{report}`",
+        why=(error.strerror or str(error)).lower(),
+        fix="name a file in a folder that exists and can be written",
+    )
 
 
 @contextmanager

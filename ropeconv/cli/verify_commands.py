@@ -25,7 +25,7 @@ from ropeconv.cli.options import (
 from ropeconv.cli.speech import Speech, gigabytes, progress_of, speaking
 from ropeconv.moving.execute import Effort, default_jobs
 from ropeconv.proof.verdict import LogitsCheck, Outcome, Verdict
-from ropeconv.reports.json_report import kernel_json, verdict_json
+from ropeconv.reports.forms import KERNEL, VERDICT
 from ropeconv.story.verification import LogitsRequest, check_this_machine, verify
 from ropeconv.thinking.config_map import Said
 from ropeconv.words.errors import ExitCode
@@ -85,7 +85,7 @@ def checkpoint(
     own layout with its own angles, and all attention scores are compared. Each check is also run on
     wrong variants, which must fail.
     """
-    speech = Speech(json=json, quiet=quiet, report=report, debug=debug)
+    speech = Speech(json=json, quiet=quiet, report=report, debug=debug, forms=VERDICT)
     with speaking(speech):
         with progress_of(speech) as listen:
             verdict = verify(
@@ -98,7 +98,7 @@ def checkpoint(
                 effort=Effort(jobs=jobs or default_jobs()),
                 listen=listen,
             )
-        speech.machine(verdict_json(verdict))
+        speech.machine(verdict)
         _show(speech, verdict)
         if verdict.outcome is Outcome.DIFFERENT:
             command = "meta-to-hf" if verdict.target.format == "hf" else "hf-to-meta"
@@ -121,10 +121,10 @@ def kernel(
 
     On a GPU where there is one, else in Triton's interpreter; the report says which.
     """
-    speech = Speech(json=json, quiet=quiet, report=report, debug=debug)
+    speech = Speech(json=json, quiet=quiet, report=report, debug=debug, forms=KERNEL)
     with speaking(speech):
         found = check_this_machine()
-        speech.machine(kernel_json(found))
+        speech.machine(found)
         _show_kernel(speech, found)
         if not found.passed:
             raise typer.Exit(int(ExitCode.DIFFERENT))

@@ -1,0 +1,211 @@
+"""What a verdict says, in sentences that every form of report shares.
+
+Sentences are plain text. Those that quote tensor names or paths must still be escaped by the form.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from shlex import quote
+from typing import TYPE_CHECKING
+
+from ropeconv.proof.verdict import Outcome
+from ropeconv.reports.text import counted, number, numbers, size
+from ropeconv.version import __version__
+
+if TYPE_CHECKING:
+    from ropeconv.proof.verdict import ExactCheck, LogitsCheck, ScoreCheck, Verdict
+
+CAVEAT = "under the layouts that both declare"
+CONTROLS = {
+    "not reordered": "the rows of q and k are left as they were",
+    "wrong direction": "rows are reordered in the opposite direction",
+    "reordered twice": "a reorder is applied to rows that were reordered before",
+    "only q reordered": "the rows of k are forgotten",
+    "only k reordered": "the rows of q are forgotten",
+    "another theta": "the rotation has another base",
+    "matrix as one head": "rows are reordered across heads, as if there were one",
+    "wrong head count": "rows are reordered with twice as many heads",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckWords:
+    """One check: its name, what it found, and on what."""
+
+    name: str
+    outcome: Outcome
+    facts: str
+    why: str = ""  # of anything but the same
+
+
+@dataclass(frozen=True, kw_only=True)
+class Repair:
+    """What to do about a difference."""
+
+    text: str
+    commands: tuple[str, ...]
+
+
+def headline(verdict: Verdict) -> str:
+    """The verdict in one sentence."""
+    return {
+        Outcome.SAME: "The two checkpoints are the same model.",
+        Outcome.DIFFERENT: "The two checkpoints are not the same model.",
+    }.get(
+        verdict.outcome,
+        "It could not be shown that the two checkpoints are the same model.",
+    )
+
+
+def advice(verdict: Verdict) -> str:
+    """What the verdict means for a release."""
+    layout = verdict.target.layout
+    return {
+        Outcome.SAME: f"Whoever runs the target must rotate {layout} rows, as its format declares.",
+        Outcome.DIFFERENT: "Do not release the target. What is wrong, and the repair, stand below.",
+    }.get(
+        verdict.outcome,
+        "Nothing differs, but a check had no power: it would not have noticed a mistake. This is"
+        " not a pass.",
+    )
+
+
+def checks(verdict: Verdict) -> tuple[CheckWords, ...]:
+    """Each check in words."""
+    exact, config, scores = verdict.exact, verdict.config, verdict.scores
+    found = [
+        CheckWords(
+            name="bytes",
+            outcome=exact.outcome,
+            facts=f"{counted(exact.num_tensors, 'tensor')}, {size(exact.nbytes)};"
+            f" {exact.num_reordered} compared after their row order",
+            why=_why_exact(exact),
+        ),
+        CheckWords(
+            name="config",
+            outcome=config.outcome,
+            facts=f"{counted(config.num_frequencies, 'rotary frequency').replace('ys', 'ies')}"
+            " in float64, geometry, norms",
+            why="; ".join(f"{finding.tensor}: {finding.text}" for finding in config.findings),
+        ),
+        CheckWords(
+            name="scores", outcome=scores.outcome, facts=_score_facts(scores), why=scores.why
+        ),
+    ]
+    if verdict.logits is not None:
+        found.append(_logits_words(verdict.logits))
+    return tuple(found)
+
+
+def _why_exact(exact: ExactCheck) -> str:
+    if exact.diagnosis:
+        return "; ".join(exact.diagnosis)
+    if exact.findings:
+        first = exact.findings[0]
+        more = len(exact.findings) - 1
+        return f"{first.tensor}: {first.text}" + (f"; and {more} more" if more else "")
+    return ""
+
+
+def _score_facts(scores: ScoreCheck) -> str:
+    if not scores.layers:
+        return "no layer was compared"
+    looked = f"{len(scores.layers)} of {counted(scores.num_layers, 'layer')}"
+    found = f"{looked} at {counted(scores.num_positions, 'position')}"
+    found += f" up to {scores.largest_position:,}"
+    if not all(layer.groups for layer in scores.layers):
+        return f"{found}; some hold no numbers"
+    worst = max(scores.layers, key=lambda layer: layer.max_difference)
+    largest = number(worst.max_difference) if worst.max_difference else "exactly 0"
+    return f"{found}; largest difference {largest}, rounding may cause {number(worst.bound)}"
+
+
+def _logits_words(logits: LogitsCheck) -> CheckWords:
+    error = f"rms error {number(logits.rms_error)}, float32 may cause {number(logits.bound)}"
+    same = logits.outcome is Outcome.SAME
+    return CheckWords(
+        name="logits",
+        outcome=logits.outcome,
+        facts=f"{counted(logits.num_tokens, 'token')}; loss {logits.source_loss:.4f} in"
+        f" {logits.source_runtime}, {logits.target_loss:.4f} in {logits.target_runtime}; same best"
+        f" token {logits.argmax_agreement:.1%}; {error}",
+        why="" if same else error,
+    )
+
+
+def causes(verdict: Verdict) -> tuple[tuple[str, str], ...]:
+    """Everything wrong, named mistakes first: a tensor or nothing, and a sentence."""
+    named = [("", sentence) for sentence in verdict.exact.diagnosis]
+    rest = [
+        (finding.tensor, finding.text)
+        for finding in verdict.findings
+        if finding.tensor not in verdict.exact.named
+    ]
+    return (*named, *rest)
+
+
+def repair(verdict: Verdict) -> Repair | None:
+    """The commands that make a right target, where the verdict is that this one is wrong."""
+    if verdict.outcome is not Outcome.DIFFERENT:
+        return None
+    source = str(verdict.source.path)
+    if verdict.source.format == verdict.target.format:
+        return Repair(text="Make the target again from the source.", commands=())
+    direction = f"{verdict.source.format}-to-{verdict.target.format}"
+    return Repair(
+        text="Convert the source again into a new folder NEW, with the options that the first"
+        " conversion had, and prove it:",
+        commands=(
+            f"ropeconv convert {direction} {quote(source)} NEW",
+            f"ropeconv verify checkpoint NEW --against {quote(source)}",
+        ),
+    )
+
+
+def verify_command(verdict: Verdict) -> str:
+    """What was run, but for its options."""
+    target, source = (quote(str(side.path)) for side in (verdict.target, verdict.source))
+    return f"ropeconv verify checkpoint {target} --against {source}"
+
+
+def not_looked_at(verdict: Verdict) -> tuple[str, ...]:
+    """What the verdict says nothing about."""
+    said = [
+        (
+            "Whether the source is itself a good model, or in the layout that it declares: the"
+            " proof compares the target with it."
+        ),
+        "Tokenizer, chat template and generation settings, token ids and context length.",
+    ]
+    scores = verdict.scores
+    looked = {layer.layer for layer in scores.layers}
+    left = [layer for layer in range(scores.num_layers) if layer not in looked]
+    if left:
+        said.append(f"Attention scores of layers {numbers(left)}; their bytes were compared.")
+    if looked:
+        said.append(
+            "Controls, and what happens when all positions move, were measured on one key head"
+            " of each layer, another one each time; differences on every head."
+        )
+    if verdict.logits is None:
+        said.append("Both models as a whole: `--logits` runs them and compares their logits.")
+    return tuple(said)
+
+
+def versions(verdict: Verdict) -> tuple[tuple[str, str], ...]:
+    """What computed the verdict."""
+    scores = verdict.scores
+    where = ((scores.backend, scores.device),) if scores.backend else ()
+    return (("ropeconv", __version__), *scores.versions, *where)
+
+
+def weakest_controls(scores: ScoreCheck) -> tuple[tuple[str, float, float], ...]:
+    """Each planted mistake with its smallest difference over all layers, and the bound there."""
+    weakest: dict[str, tuple[float, float]] = {}
+    for layer in scores.layers:
+        for control in layer.controls:
+            found = (control.difference, layer.bound)
+            known = weakest.get(control.name, found)
+            weakest[control.name] = min(known, found, key=lambda one: one[0] / (one[1] or 1))
+    return tuple((name, *found) for name, found in weakest.items())
