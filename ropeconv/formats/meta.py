@@ -198,11 +198,8 @@ def width_rule(
     for rule in rules:
         if feed_forward_width(dim, *rule) == width:
             return rule
-    plain = int(8 * dim / 3)
-    rule = (width, width / plain if width > plain else None)
-    if feed_forward_width(dim, *rule) != width:
-        rule = (width, None)
-    return rule
+    # half a row more, so that rounding down cannot end below the width
+    return width, (width + 0.5) / int(8 * dim / 3)
 
 
 def render_params(model: Model, carried: str) -> str:

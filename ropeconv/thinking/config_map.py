@@ -233,10 +233,15 @@ def _check_freqs(freqs: tuple[StoredFreqs, ...], rope: RopeSettings, head_dim: i
         ):
             raise Contradiction(
                 what=f"`{table.name}` was not made with theta {rope.theta:g}",
-                why=f"its second value is {table.values[1]:.6g}, expected"
-                f" {frequencies(rope, head_dim).inv_freq[1]:.6g}",
+                why=f"it has {_few(table.values)}, expected"
+                f" {_few(frequencies(rope, head_dim).inv_freq)}",
                 fix="one of the two is wrong: find out which theta the model was trained with",
             )
+
+
+def _few(values: tuple[float, ...]) -> str:
+    shown = ", ".join(f"{value:.6g}" for value in values[:2])
+    return f"{len(values)} values, {shown}" + (", ..." if len(values) > 2 else "")  # noqa: PLR2004
 
 
 def _agrees(table: StoredFreqs, rope: RopeSettings, head_dim: int) -> bool:
