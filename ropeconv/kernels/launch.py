@@ -25,6 +25,8 @@ _INT32 = 1 << 31
 # others.
 _DIRECT = BACKEND == "cuda" and tuple(map(int, triton.__version__.split(".")[:2])) >= (3, 3)
 
+_SEVERAL = torch.cuda.device_count() > 1  # else the current device is always the right one
+
 
 def launch(
     rotation: Rotation,
@@ -45,11 +47,12 @@ def launch(
     """
     plan = make_plan(
         rotation,
-        tuple([
-            None if x is None else (x.shape, x.stride(), x.dtype, x.device)
-            for x in (q, q_out, k, k_out, cos, q_ids, k_ids)
-        ]),
-    )  # fmt: skip
+        (q.shape, q.stride(), q.dtype, q.device),
+        None if k is None else (k.shape, k.stride(), k.dtype, k.device),
+        (cos.shape, cos.stride(), cos.dtype, cos.device),
+        None if q_ids is None else (q_ids.shape, q_ids.stride(), q_ids.dtype, q_ids.device),
+        None if k_ids is None else (k_ids.shape, k_ids.stride(), k_ids.dtype, k_ids.device),
+    )
     if plan is None:
         return
     # An absent tensor is passed as q: its pointer is never followed.
@@ -57,7 +60,7 @@ def launch(
         q, q if k is None else k, q_out, q if k_out is None else k_out, cos, sin,
         q if q_ids is None else q_ids, q if k_ids is None else k_ids,
     )  # fmt: skip
-    if q.is_cuda and q.device.index != torch.cuda.current_device():
+    if _SEVERAL and q.is_cuda and q.device.index != torch.cuda.current_device():
         with torch.cuda.device(q.device):
             _run(plan, pointers, offsets)
     else:
@@ -73,10 +76,10 @@ def _run(plan: Plan, pointers: tuple[Tensor, ...], offsets: tuple[int, int]) -> 
         for address in addresses:
             bits |= address
         usual = bits % 16 == 0
-        if usual and plan.compiled is not None:
+        if usual and plan.run is not None:
             # Addresses as numbers: of a tensor, the launcher asks the driver where it lies.
-            plan.compiled[plan.grid](*addresses, *offsets, *plan.tail)
+            plan.run(*addresses, *offsets, *plan.tail)
             return
     compiled: Any = rope_kernel[plan.grid](*pointers, *offsets, *plan.numbers, **plan.constants)
     if usual:
-        plan.compiled = compiled
+        plan.run = compiled[plan.grid]

@@ -5,6 +5,7 @@ Notation: B sequences, T tokens, H query heads, K key heads, D head_dim.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -70,27 +71,36 @@ class Plan:
     numbers: tuple[int, ...]  # arguments behind the pointers and offsets
     constants: dict[str, Any]  # by name, launch options among them
     tail: tuple[Any, ...]  # numbers and constants, as a compiled kernel takes them
-    compiled: Any = None  # the kernel, from the first launch on
+    run: Callable[..., None] | None = None  # the compiled kernel on its grid, once launched
 
 
 @lru_cache(maxsize=4096)
-def make_plan(rotation: Rotation, places: tuple[Any, ...]) -> Plan | None:
+def make_plan(
+    rotation: Rotation,
+    q_place: tuple[Any, ...],
+    k_place: tuple[Any, ...] | None,
+    table_place: tuple[Any, ...],
+    q_ids_place: tuple[Any, ...] | None = None,
+    k_ids_place: tuple[Any, ...] | None = None,
+) -> Plan | None:
     """The launch for such tensors; None if there is nothing to rotate.
 
     Args:
         rotation: what is done.
-        places: a `Place` for q, its output, k, its output, the table, the ids of q and those of k,
-            or None; plain tuples, since they are made on the way of every call.
+        q_place: a `Place` of q, as a plain tuple, since it is made on the way of every call.
+        k_place: the same of k, or None.
+        table_place: the same of the table.
+        q_ids_place: the same of the ids of q, or None.
+        k_ids_place: the same of the ids of k, or None.
 
     Raises:
         UsageError: the tensors do not go together.
     """
-    q, q_out, k, k_out, table, q_ids, k_ids = (
-        None if place is None else Place(*place) for place in places
+    q, table = Place(*q_place), Place(*table_place)
+    k, q_ids, k_ids = (
+        None if place is None else Place(*place) for place in (k_place, q_ids_place, k_ids_place)
     )
-    assert q is not None
-    assert q_out is not None
-    assert table is not None
+    q_out, k_out = (q, k) if rotation.in_place else (_out_of(q), k and _out_of(k))
     _check(rotation, q, k, table, (q_ids, k_ids))
     batch_axis, token_axis, head_axis = AXES[STORAGES[rotation.storage]]
     sequences = 1 if batch_axis is None else q.shape[batch_axis]
@@ -162,6 +172,12 @@ def make_plan(rotation: Rotation, places: tuple[Any, ...]) -> Plan | None:
         constants=constants | options,
         tail=(*numbers, *constants.values()),
     )
+
+
+def _out_of(place: Place) -> Place:
+    """Where `torch.empty_like` puts the result: it follows the strides, and closes gaps."""
+    like = torch.empty_strided(place.shape, place.stride, dtype=place.dtype, device="meta")
+    return place._replace(stride=torch.empty_like(like).stride())
 
 
 def choose_tile(

@@ -45,7 +45,7 @@ def compile_rope(
     q = contiguous(2, 4096, 32, head_dim, dtype=dtype)
     k = contiguous(2, 4096, 8, head_dim, dtype=dtype)
     table = contiguous(4096, rotary // 2, dtype=torch.float32)
-    plan = make_plan(rotation, (q, q, k, k, table, None, None))
+    plan = make_plan(rotation, q, k, table)
     assert plan is not None
     constants = dict(plan.constants)
     options = {name: constants.pop(name) for name in ("num_warps", "enable_fp_fusion")}
