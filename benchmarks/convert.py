@@ -1,0 +1,488 @@
+"""Conversions beside `cp -r` and what users have today: one run, markdown tables.
+
+    python benchmarks/convert.py [--gigabytes 2] [--rounds 5] [--folder DIR] [--parts main ...]
+
+The data are random bytes in the shapes of a small Llama, made first and removed last. Contenders
+take turns within each round, so that a slow moment hits all of them; every number is a median,
+every ratio the median of the rounds' own ratios. Each contender is a process of its own: wall time
+has its start-up, memory is its peak as the kernel counts it.
+
+warm: the source is in the page cache, nothing is flushed. warm, sync: every target file is flushed
+within the time. cold, sync: the page cache is dropped before (as root; else the source's pages are
+given up one file at a time), and the target flushed.
+
+Parts: main (both formats, both layouts, against cp), peers (safetensors, the steps of transformers'
+script), choices (I/O, jobs, hashes), sharing (an XFS image, as root), inplace, growth (0.25 GB to
+--gigabytes doubled thrice).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from ropeconv.formats.new_file import NewTensor
+from ropeconv.formats.safetensors import new_safetensors
+from ropeconv.words.dtypes import DType
+
+HIDDEN, HEADS, KV_HEADS, HEAD_DIM, WIDE, VOCAB = 2048, 32, 8, 64, 8192, 16000
+LAYER_NBYTES = 2 * (2 * HIDDEN * HIDDEN + 2 * KV_HEADS * HEAD_DIM * HIDDEN + 3 * WIDE * HIDDEN)
+POOL_NBYTES = 64 << 20  # random bytes, repeated: no file system here compresses or merges
+PARTS = ("main", "peers", "choices", "sharing", "inplace", "growth")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """What one process took."""
+
+    wall: float  # seconds, with the flush if there is one
+    processor: float  # seconds, user and system
+    peak_nbytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contender:
+    """A program that reads a folder and makes another."""
+
+    name: str
+    source: str
+    command: Callable[[Path, Path], list[str]]
+    target: str = "target"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mode:
+    """How a run begins and ends."""
+
+    name: str
+    cold: bool
+    sync: bool
+
+
+WARM = Mode(name="warm", cold=False, sync=False)
+WARM_SYNC = Mode(name="warm, sync", cold=False, sync=True)
+COLD_SYNC = Mode(name="cold, sync", cold=True, sync=True)
+
+
+def main() -> None:
+    """Make the data, measure, print."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--gigabytes", type=float, default=2.0)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--folder", type=Path, default=None)
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=["main", "peers"])
+    parser.add_argument("--step", nargs=3, default=None, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.step:
+        STEPS[options.step[0]](Path(options.step[1]), Path(options.step[2]))
+        return
+    with tempfile.TemporaryDirectory(dir=options.folder, prefix="ropeconv-bench-") as name:
+        bench = Bench(Path(name), options.gigabytes, options.rounds)
+        bench.describe()
+        for part in options.parts:
+            getattr(bench, part)()
+
+
+class Bench:
+    """The data, and what is measured on them."""
+
+    def __init__(self, root: Path, gigabytes: float, rounds: int) -> None:
+        self.root = root
+        self.gigabytes = gigabytes
+        self.rounds = rounds
+        make(root / "hf", gigabytes)
+        for ranks in (1, 2):
+            command = convert("hf-to-meta", "--mp", str(ranks))
+            quiet(command(root / "hf", root / f"meta-{ranks}"))
+
+    def describe(self) -> None:
+        """What the numbers belong to."""
+        nbytes = sum(path.stat().st_size for path in (self.root / "hf").iterdir())
+        print(
+            f"\n{nbytes / 1e9:.2f} GB, {self.rounds} rounds, {len(os.sched_getaffinity(0))} cores,"
+            f" {file_system(self.root)}, Linux {platform.release()}, Python"
+            f" {platform.python_version()}, load {os.getloadavg()[0]:.1f} at the start\n"
+        )
+
+    def main(self) -> None:
+        """Both formats and both layouts, against `cp -r` of the same source."""
+        copies = [
+            Contender(name=f"cp -r {source}", source=source, command=copy)
+            for source in ("hf", "meta-1", "meta-2")
+        ]
+        ours = [
+            Contender(name="HF to Meta, 1 rank", source="hf", command=convert("hf-to-meta")),
+            Contender(
+                name="HF to Meta, 2 ranks", source="hf", command=convert("hf-to-meta", "--mp", "2")
+            ),
+            Contender(name="Meta, 1 rank, to HF", source="meta-1", command=convert("meta-to-hf")),
+            Contender(name="Meta, 2 ranks, to HF", source="meta-2", command=convert("meta-to-hf")),
+            Contender(name="HF, layout only", source="hf", command=convert("half-to-interleaved")),
+        ]
+        for mode in (WARM, WARM_SYNC, COLD_SYNC):
+            self.table(mode, copies, ours)
+
+    def peers(self) -> None:
+        """What users have today, warm, in at most two rounds: they are slow."""
+        copies = [
+            Contender(name=f"cp -r {source}", source=source, command=copy)
+            for source in ("hf", "meta-1")
+        ]
+        others = [
+            Contender(name="ropeconv, Meta to HF", source="meta-1", command=convert("meta-to-hf")),
+            Contender(name="safetensors load, save", source="hf", command=step("safetensors")),
+            Contender(
+                name="the transformers script's steps", source="meta-1", command=step("script")
+            ),
+        ]
+        self.table(WARM, copies, others, rounds=min(2, self.rounds))
+        print("torchtune and torchtitan are not measured here: they are not installed\n")
+
+    def choices(self) -> None:
+        """I/O, jobs and hashes."""
+        copies = [Contender(name="cp -r meta-1", source="meta-1", command=copy)]
+
+        def ours(*more: str) -> Contender:
+            command = convert("meta-to-hf", *more)
+            return Contender(name=" ".join(more), source="meta-1", command=command)
+
+        kinds = [ours("--io", io) for io in ("buffered", "direct")]
+        for mode in (WARM_SYNC, COLD_SYNC):
+            self.table(mode, copies, [*kinds, ours("--hash"), ours("--no-hash")])
+        self.table(WARM, copies, [ours("--jobs", str(jobs)) for jobs in (1, 2, 4, 8)])
+
+    def sharing(self) -> None:
+        """Layout only, on a file system with reflinks."""
+        if os.geteuid() or not shutil.which("mkfs.xfs"):
+            print("sharing: skipped, needs root and mkfs.xfs\n")
+            return
+        image, mounted = self.root / "image", self.root / "xfs"
+        mounted.mkdir()
+        with image.open("wb") as file:
+            file.truncate(int(self.gigabytes * 4e9) + (1 << 30))
+        subprocess.run(["mkfs.xfs", "-q", "-m", "reflink=1", image], check=True)
+        if subprocess.run(["mount", "-o", "loop", image, mounted], check=False).returncode:
+            print("sharing: skipped, this machine does not mount images\n")
+            return
+        try:
+            shutil.copytree(self.root / "hf", mounted / "hf")
+            copies = [
+                Contender(
+                    name="cp -r --reflink=never",
+                    source="xfs/hf",
+                    target="xfs/target",
+                    command=lambda a, b: ["cp", "-r", "--reflink=never", str(a), str(b)],
+                )
+            ]
+            ours = [
+                Contender(
+                    name="HF, layout only, shared",
+                    source="xfs/hf",
+                    target="xfs/target",
+                    command=convert("half-to-interleaved"),
+                )
+            ]
+            for mode in (WARM, WARM_SYNC):
+                self.table(mode, copies, ours)
+        finally:
+            subprocess.run(["umount", mounted], check=True)
+            image.unlink()
+
+    def inplace(self) -> None:
+        """Layout only, where the files lie, there and back."""
+        own = self.root / "own"
+        quiet(convert("meta-to-hf")(self.root / "meta-1", own))
+        directions = ["half-to-interleaved", "interleaved-to-half"]
+        runs = []
+        for number in range(self.rounds):
+            base = measure(self.root, Contender(name="cp", source="own", command=copy), WARM_SYNC)
+            command = [*ROPECONV, "convert", directions[number % 2], str(own), "--in-place", "-q"]
+            runs.append((base, timed(command, None)))
+        if self.rounds % 2:
+            quiet([*ROPECONV, "convert", directions[1], str(own), "--in-place", "-q"])
+        shutil.rmtree(own)
+        print("### in place, warm, sync\n\n" + HEAD)
+        print_row("HF, layout only, in place", [run for _, run in runs], [b for b, _ in runs])
+        print()
+
+    def growth(self) -> None:
+        """Time and memory against size."""
+        print("### growth, Meta to HF, warm, sync\n")
+        print("| GB | cp -r, s | ropeconv, s | s/GB | peak MiB |\n|---|---|---|---|---|")
+        size = 0.25
+        while size <= self.gigabytes * 8:
+            root = self.root / f"size-{size}"
+            make(root / "hf", size)
+            quiet(convert("hf-to-meta")(root / "hf", root / "meta"))
+            shutil.rmtree(root / "hf")
+            base = measure(root, Contender(name="cp", source="meta", command=copy), WARM_SYNC)
+            ours = Contender(name="", source="meta", command=convert("meta-to-hf"))
+            run = measure(root, ours, WARM_SYNC)
+            shutil.rmtree(root)
+            print(
+                f"| {size:g} | {base.wall:.2f} | {run.wall:.2f} | {run.wall / size:.2f}"
+                f" | {run.peak_nbytes / 2**20:.0f} |",
+                flush=True,
+            )
+            size *= 2
+        print()
+
+    def table(
+        self,
+        mode: Mode,
+        copies: Iterable[Contender],
+        contenders: Iterable[Contender],
+        rounds: int | None = None,
+    ) -> None:
+        """Rounds in which everyone takes a turn, and their medians."""
+        copies, contenders = list(copies), list(contenders)
+        bases: dict[str, list[Run]] = {copy.source: [] for copy in copies}
+        runs: dict[str, list[Run]] = {contender.name: [] for contender in contenders}
+        for _ in range(rounds or self.rounds):
+            for contender in copies:
+                bases[contender.source].append(measure(self.root, contender, mode))
+            for contender in contenders:
+                runs[contender.name].append(measure(self.root, contender, mode))
+        print(f"### {mode.name}\n\n{HEAD}")
+        for contender in copies:
+            base = bases[contender.source]
+            print_row(contender.name, base, base)
+        for contender in contenders:
+            print_row(contender.name, runs[contender.name], bases[contender.source])
+        print(flush=True)
+
+
+HEAD = "| | wall, s | of cp | processor, s | peak MiB |\n|---|---|---|---|---|"
+ROPECONV = [sys.executable, "-m", "ropeconv"]
+
+
+def measure(root: Path, contender: Contender, mode: Mode) -> Run:
+    """One run of one contender; its target is removed."""
+    source, target = root / contender.source, root / contender.target
+    os.sync()
+    (chill if mode.cold else warm_up)(source)
+    command = contender.command(source, target)
+    own = command[: len(ROPECONV)] == ROPECONV
+    if own and not mode.sync:
+        command.append("--no-sync")
+    run = timed(command, target if mode.sync and not own else None)
+    shutil.rmtree(target)
+    return run
+
+
+def print_row(name: str, runs: list[Run], bases: list[Run]) -> None:
+    """One line of a table."""
+    ratio = statistics.median(run.wall / base.wall for run, base in zip(runs, bases, strict=True))
+    print(
+        f"| {name} | {statistics.median(run.wall for run in runs):.2f} | {ratio:.2f}"
+        f" | {statistics.median(run.processor for run in runs):.2f}"
+        f" | {max(run.peak_nbytes for run in runs) / 2**20:.0f} |"
+    )
+
+
+def quiet(command: list[str]) -> None:
+    """Run a program whose output nobody wants."""
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+
+
+def timed(command: list[str], flushed: Path | None) -> Run:
+    """Run a program to its end, flush what it made if asked to, and say what it took."""
+    begin = time.perf_counter()
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
+        _, status, used = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        said = process.stderr.read().decode() if process.stderr else ""
+    if process.returncode:
+        raise SystemExit(f"{command} failed: {said}")
+    for path in flushed.iterdir() if flushed else ():
+        descriptor = os.open(path, os.O_RDONLY)
+        os.fsync(descriptor)
+        os.close(descriptor)
+    return Run(
+        wall=time.perf_counter() - begin,
+        processor=used.ru_utime + used.ru_stime,
+        peak_nbytes=used.ru_maxrss * 1024,
+    )
+
+
+def convert(direction: str, *more: str) -> Callable[[Path, Path], list[str]]:
+    """The command line of a conversion."""
+    return lambda source, target: [
+        *ROPECONV, "convert", direction, str(source), str(target), "-q", *more
+    ]  # fmt: skip
+
+
+def copy(source: Path, target: Path) -> list[str]:
+    """The floor."""
+    return ["cp", "-r", str(source), str(target)]
+
+
+def step(name: str) -> Callable[[Path, Path], list[str]]:
+    """A peer, as a process of its own."""
+    return lambda source, target: [
+        sys.executable, __file__, "--step", name, str(source), str(target)
+    ]  # fmt: skip
+
+
+def make(folder: Path, gigabytes: float) -> None:
+    """Make the data in another process: a child's peak counts its parent's pages, so stay small."""
+    subprocess.run(
+        [sys.executable, __file__, "--step", "make", str(folder), str(gigabytes)], check=True
+    )
+
+
+def warm_up(folder: Path) -> None:
+    """Bring a folder into the page cache."""
+    subprocess.run(f"cat {folder}/* > /dev/null", shell=True, check=True)
+
+
+def chill(folder: Path) -> None:
+    """Drop a folder from the page cache."""
+    try:
+        Path("/proc/sys/vm/drop_caches").write_text("1")
+    except OSError:
+        for path in folder.iterdir():
+            descriptor = os.open(path, os.O_RDONLY)
+            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+            os.close(descriptor)
+
+
+def file_system(folder: Path) -> str:
+    """The kind of file system that a folder lies on."""
+    found = subprocess.run(
+        ["stat", "-f", "-c", "%T", folder], capture_output=True, text=True, check=False
+    )
+    return found.stdout.strip() or "unknown file system"
+
+
+def make_hf(folder: Path, gigabytes: float, num_shards: int) -> None:
+    """A Llama folder of about that size, in Hugging Face's format."""
+    folder.mkdir(parents=True)
+    fixed = 2 * 2 * VOCAB * HIDDEN
+    layers = max(1, round((gigabytes * 1e9 - fixed) / LAYER_NBYTES))
+    config = {
+        "model_type": "llama",
+        "num_hidden_layers": layers,
+        "hidden_size": HIDDEN,
+        "num_attention_heads": HEADS,
+        "num_key_value_heads": KV_HEADS,
+        "head_dim": HEAD_DIM,
+        "intermediate_size": WIDE,
+        "vocab_size": VOCAB,
+        "rms_norm_eps": 1e-5,
+        "rope_theta": 10000.0,
+        "max_position_embeddings": 4096,
+        "tie_word_embeddings": False,
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+    }
+    (folder / "config.json").write_text(json.dumps(config))
+    tensors = [
+        NewTensor(name=name, dtype=DType.BF16, shape=shape)
+        for name, shape in shapes(layers).items()
+    ]
+    weight_map: dict[str, str] = {}
+    pool = os.urandom(POOL_NBYTES)
+    for number in range(num_shards):
+        name = f"model-{number + 1:05d}-of-{num_shards:05d}.safetensors"
+        share = -(-len(tensors) // num_shards)
+        mine = tensors[number * share : (number + 1) * share]
+        new = new_safetensors(mine, {"format": "pt"})
+        with (folder / name).open("wb") as file:
+            file.write(new.fixed[0].data)
+            while left := new.nbytes - file.tell():
+                file.write(pool[:left])
+        weight_map |= {tensor.name: name for tensor in mine}
+    index = {"metadata": {}, "weight_map": weight_map}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+
+
+def shapes(layers: int) -> dict[str, tuple[int, ...]]:
+    """Every tensor of the model."""
+    found: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (VOCAB, HIDDEN)}
+    for layer in range(layers):
+        at = f"model.layers.{layer}"
+        found |= {
+            f"{at}.input_layernorm.weight": (HIDDEN,),
+            f"{at}.self_attn.q_proj.weight": (HEADS * HEAD_DIM, HIDDEN),
+            f"{at}.self_attn.k_proj.weight": (KV_HEADS * HEAD_DIM, HIDDEN),
+            f"{at}.self_attn.v_proj.weight": (KV_HEADS * HEAD_DIM, HIDDEN),
+            f"{at}.self_attn.o_proj.weight": (HIDDEN, HEADS * HEAD_DIM),
+            f"{at}.post_attention_layernorm.weight": (HIDDEN,),
+            f"{at}.mlp.gate_proj.weight": (WIDE, HIDDEN),
+            f"{at}.mlp.up_proj.weight": (WIDE, HIDDEN),
+            f"{at}.mlp.down_proj.weight": (HIDDEN, WIDE),
+        }
+    return found | {"model.norm.weight": (HIDDEN,), "lm_head.weight": (VOCAB, HIDDEN)}
+
+
+def load_and_save(source: Path, target: Path) -> None:
+    """The stock library, file by file: no reorder, no names, no config."""
+    from safetensors.torch import load_file, save_file  # noqa: PLC0415 - a peer's own process
+
+    target.mkdir()
+    for path in source.glob("*.safetensors"):
+        save_file(load_file(path), target / path.name, metadata={"format": "pt"})
+
+
+def script_steps(source: Path, target: Path) -> None:
+    """What transformers' Llama convert script does with the weights of one rank.
+
+    Load all, reorder, save each layer as a pickle, load them all again, save as safetensors.
+
+    Source:
+        https://github.com/huggingface/transformers/blob/v4.51.0/src/transformers/models/llama/convert_llama_weights_to_hf.py
+    """
+    import torch  # noqa: PLC0415 - a peer's own process
+    from safetensors.torch import save_file  # noqa: PLC0415
+
+    def reorder(weight: torch.Tensor, heads: int) -> torch.Tensor:
+        rows, columns = weight.shape
+        pairs = weight.view(heads, rows // heads // 2, 2, columns)
+        return pairs.transpose(1, 2).reshape(rows, columns)
+
+    loaded = torch.load(source / "consolidated.00.pth", map_location="cpu", weights_only=True)
+    params = json.loads((source / "params.json").read_text())
+    temporary = target / "tmp"
+    temporary.mkdir(parents=True)
+    layers = params["n_layers"]
+    for layer in range(layers + 1):
+        prefix = f"layers.{layer}."
+        mine = {name: t for name, t in loaded.items() if name.startswith(prefix)}
+        if layer == layers:
+            mine = {name: t for name, t in loaded.items() if not name.startswith("layers.")}
+        for name, heads in (("wq", params["n_heads"]), ("wk", params["n_kv_heads"])):
+            key = f"{prefix}attention.{name}.weight"
+            if key in mine:
+                mine[key] = reorder(mine[key], heads)
+        torch.save(mine, temporary / f"{layer}.bin")
+        mine.clear()
+    del loaded
+    again: dict[str, torch.Tensor] = {}
+    for layer in range(layers + 1):
+        again |= torch.load(temporary / f"{layer}.bin", map_location="cpu", weights_only=True)
+    save_file({name: t.contiguous() for name, t in again.items()}, target / "model.safetensors")
+    shutil.rmtree(temporary)
+
+
+STEPS: dict[str, Callable[[Path, Path], None]] = {
+    "safetensors": load_and_save,
+    "script": script_steps,
+    "make": lambda folder, size: make_hf(folder, float(str(size)), num_shards=3),
+}
+
+if __name__ == "__main__":
+    main()
