@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ropeconv.proof.judgement import judge_layer
 from ropeconv.reports.charts import (
     Chart,
     HeatCells,
@@ -24,9 +25,9 @@ BOUND = "what rounding may cause"
 HEAT_LEGEND = (
     ("zero", "exactly zero"),
     ("within", "within rounding"),
-    ("beyond-1", "beyond it (marked corner)"),
-    ("beyond-2", "100 times and more"),
-    ("beyond-3", "100,000 times and more"),
+    ("beyond-1", "beyond rounding"),
+    ("beyond-2", "more than 100 times beyond"),
+    ("beyond-3", "more than 100,000 times beyond"),
     ("none", "no number"),
 )
 
@@ -90,12 +91,30 @@ def _layer_figure(layers: tuple[LayerScores, ...]) -> str:
             ),
         ),
     )
+    rows = [_layer_row(layer) for layer in layers]
+    title = "All numbers of each layer"
+    head = (
+        "layer",
+        "largest difference",
+        "bound",
+        "weakest control",
+        "all shifted",
+        "at one place",
+    )
+    head = (*head, "outcome")
     return (
         "<h2>Error against bound and controls</h2><figure><figcaption>A right conversion lies"
         " below the dashed line, mostly at exactly zero. The weakest planted mistake must lie far"
         " above it: otherwise the check could not have seen a mistake.</figcaption>"
-        f"{_both(chart)}</figure>"
+        f"{_both(chart)}</figure>" + details(title, table(title, head, rows, words=(6,)))
     )
+
+
+def _layer_row(layer: LayerScores) -> list[str]:
+    outcome, _ = judge_layer(layer)
+    found = (layer.max_difference, layer.bound, layer.control, layer.shifted, layer.clamped)
+    cells = [figure_number(value) if layer.groups else "&ndash;" for value in found]
+    return [str(layer.layer), *cells, text(outcome.value)]
 
 
 def _layer_text(layers: list[LayerScores]) -> str:
@@ -116,7 +135,7 @@ def _distance_figure(found: ByDistance) -> str:
         title=f"Error by distance, layer {found.layer}, key head {found.group}",
         text="The control is near zero at distance 0 and far above the bound elsewhere. The largest"
         f" difference is {number(max(point.difference for point in found.points))}.",
-        x_title="distance of two tokens, from",
+        x_title="tokens apart, at least",
         labels=tuple(f"{point.first:,}" for point in found.points),
         series=(
             Series(name=BOUND, mark="line", values=(found.bound,) * len(found.points)),
@@ -140,10 +159,15 @@ def _distance_figure(found: ByDistance) -> str:
     return (
         f"<h2>Error by distance, in layer {found.layer}</h2><figure><figcaption>At distance 0 every"
         " layout gives the right score, so a check that looks at near tokens only lets wrong models"
-        " pass. This is the hardest case that was found: key head"
-        f" {found.group}, computed in float64.</figcaption>{_both(chart)}</figure>"
+        f" pass. {_which(found)}, computed in float64.</figcaption>{_both(chart)}</figure>"
         + details("The same as a table", table("Error by distance", head, rows, words=(0,)))
     )
+
+
+def _which(found: ByDistance) -> str:
+    exact = all(point.difference == 0 for point in found.points)
+    words = "the hardest to tell apart" if exact else "the one that differs most"
+    return f"Shown is key head {found.group} of layer {found.layer}, {words}"
 
 
 def _range(point: DistancePoint) -> str:

@@ -11,10 +11,10 @@ from importlib.resources import files
 from string import Template
 from typing import TYPE_CHECKING
 
-from ropeconv.proof.judgement import SMALLEST_MARGIN, judge_layer
+from ropeconv.proof.judgement import SMALLEST_MARGIN
 from ropeconv.proof.verdict import Outcome
 from ropeconv.reports.figures import figures
-from ropeconv.reports.markup import code, details, figure_number, table, text
+from ropeconv.reports.markup import code, figure_number, prose, table, text
 from ropeconv.reports.sentences import (
     CAVEAT,
     CONTROLS,
@@ -22,6 +22,7 @@ from ropeconv.reports.sentences import (
     advice,
     causes,
     checks,
+    doubts,
     headline,
     not_looked_at,
     repair,
@@ -66,7 +67,7 @@ ICONS = {
     Outcome.NOT_RUN: '<circle cx="12" cy="12" r="10" stroke-dasharray="4 3"/><path d="M8 12h8"/>',
 }
 CHECK_TITLES = {
-    "bytes": "Weights, byte for byte",
+    "bytes": "Weights",
     "config": "Configuration",
     "scores": "Attention scores",
     "logits": "Logits of the whole model",
@@ -78,16 +79,16 @@ def verdict_html(verdict: Verdict) -> str:
     sections = (
         _top(verdict),
         _checks(checks(verdict)),
+        _doubts(verdict),
         _wrong(verdict),
         _compared(verdict),
         *figures(verdict.scores),
-        _layers(verdict),
         _controls(verdict),
         _unseen(verdict),
         _foot(verdict),
     )
     return PAGE.substitute(
-        title=text(f"{verdict.outcome.value}: {verdict.target.path.name}"),
+        title=text(f"{verdict.target.path.name}: {headline(verdict)}"),
         style=files("ropeconv.reports").joinpath("page.css").read_text(encoding="utf-8"),
         body="\n".join(section for section in sections if section),
     )
@@ -118,13 +119,18 @@ def _top(verdict: Verdict) -> str:
 def _checks(found: Iterable[CheckWords]) -> str:
     items = []
     for check in found:
-        why = f'<p class="why">{text(check.why)}</p>' if check.why else ""
+        why = f'<p class="why">{prose(check.why)}</p>' if check.why else ""
         items.append(
             f'<li><h3 class="{_kind(check.outcome)}">{_icon(check.outcome)}'
             f"{text(CHECK_TITLES[check.name])}: {check.outcome.value}</h3>"
-            f"<p>{text(check.facts)}</p>{why}</li>"
+            f"<p>{prose(check.facts)}</p>{why}</li>"
         )
     return f'<ul class="checks">{"".join(items)}</ul>'
+
+
+def _doubts(verdict: Verdict) -> str:
+    items = "".join(f"<li>{prose(said)}</li>" for said in doubts(verdict))
+    return f'<h2>Why there is no verdict</h2><ul class="wrong">{items}</ul>' if items else ""
 
 
 def _wrong(verdict: Verdict) -> str:
@@ -133,7 +139,7 @@ def _wrong(verdict: Verdict) -> str:
     if not found and mend is None:
         return ""
     shown = [
-        f"<li>{code(tensor)}: {text(said)}</li>" if tensor else f"<li>{text(said)}</li>"
+        f"<li>{code(tensor)}: {prose(said)}</li>" if tensor else f"<li>{prose(said)}</li>"
         for tensor, said in found[:MOST_CAUSES]
     ]
     if len(found) > MOST_CAUSES:
@@ -169,22 +175,6 @@ def _compared(verdict: Verdict) -> str:
     )
 
 
-def _layers(verdict: Verdict) -> str:
-    """The numbers behind the figures."""
-    layers = verdict.scores.layers
-    if not layers:
-        return ""
-    rows = []
-    for layer in layers:
-        outcome, _ = judge_layer(layer)
-        numbers = [layer.max_difference, layer.bound, layer.control, layer.shifted, layer.clamped]
-        cells = [figure_number(value) if layer.groups else "&ndash;" for value in numbers]
-        rows.append([str(layer.layer), *cells, outcome.value])
-    title = "The numbers of each layer"
-    head = ("layer", "largest difference", "bound", "weakest control", "all shifted", "one place")
-    return details(title, table(title, (*head, "outcome"), rows, words=(6,)))
-
-
 def _controls(verdict: Verdict) -> str:
     """What the score check saw of mistakes that were made on purpose."""
     found = weakest_controls(verdict.scores)
@@ -197,23 +187,23 @@ def _controls(verdict: Verdict) -> str:
         words = "seen" if seen is Outcome.SAME else "not seen"
         rows.append(
             [
-                f"<b>{text(name)}</b><br><span class='soft'>{text(CONTROLS.get(name, ''))}</span>",
+                f'<b>{text(name)}</b><br><span class="soft">{text(CONTROLS.get(name, ""))}</span>',
                 figure_number(difference),
                 f"{figure_number(times)}&nbsp;&times;",
                 f'<span class="{_kind(seen)}">{_icon(seen)}</span> {words}',
             ]
         )
-    head = ("planted mistake", "changes a score by", "of the bound", "")
+    head = ("planted mistake", "a score changes by", "over the bound", "")
     return (
         f"<h2>Would a mistake have been noticed?</h2><p>{counted(len(rows), 'mistake')} that people"
         " make were made on purpose, in every layer. Each must change a score by at least"
         f" {SMALLEST_MARGIN:g} times what rounding may cause; the smallest change of all layers"
-        " counts.</p>" + table("Controls", head, rows, words=(0, 3))
+        " counts.</p>" + table("Controls", head, rows, words=(0, 3), stack=True)
     )
 
 
 def _unseen(verdict: Verdict) -> str:
-    items = "".join(f"<li>{text(said)}</li>" for said in not_looked_at(verdict))
+    items = "".join(f"<li>{prose(said)}</li>" for said in not_looked_at(verdict))
     return f'<h2>What was not looked at</h2><ul class="wrong">{items}</ul>'
 
 

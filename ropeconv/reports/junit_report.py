@@ -55,7 +55,7 @@ def verdict_junit(verdict: Verdict) -> str:
             name=check.name,
             outcome=check.outcome,
             message=check.why or check.facts,
-            text=detail if check.outcome is Outcome.DIFFERENT else check.facts,
+            text=f"{check.facts}\n{detail}" if check.outcome is Outcome.DIFFERENT else check.facts,
         )
         for check in checks(verdict)
     ]
@@ -106,7 +106,9 @@ def _layers(verdict: Verdict) -> list[_Case]:
             cases.append(skipped)
             continue
         outcome, why = judge_layer(layer)
-        cases.append(_Case(name=f"layer {at}", outcome=outcome, message=why, text=_numbers(layer)))
+        named = verdict.exact.diagnosis if outcome is Outcome.DIFFERENT else ()
+        text = "\n".join([_numbers(layer), *map(printable, named)])
+        cases.append(_Case(name=f"layer {at}", outcome=outcome, message=why, text=text))
     return cases
 
 

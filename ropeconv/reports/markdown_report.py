@@ -9,10 +9,13 @@ import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from ropeconv.proof.verdict import Outcome
 from ropeconv.reports.sentences import (
     CAVEAT,
+    advice,
     causes,
     checks,
+    doubts,
     headline,
     not_looked_at,
     repair,
@@ -35,13 +38,12 @@ _PIPE = "\\x7c"
 def verdict_markdown(verdict: Verdict) -> str:
     """A proof."""
     target, source = verdict.target, verdict.source
+    holds = f"This holds {CAVEAT}: the target {target.layout}, the source {source.layout}. "
+    holds = holds if verdict.outcome is Outcome.SAME else ""
     lines = [
         "## Conversion proof",
         "",
-        (
-            f"**{headline(verdict)}** This holds {CAVEAT}: the target {target.layout}, the source"
-            f" {source.layout}."
-        ),
+        f"**{headline(verdict)}** {holds}{advice(verdict)}",
         "",
         *_table(
             ("", "path", "format", "layout", "family"),
@@ -52,11 +54,8 @@ def verdict_markdown(verdict: Verdict) -> str:
         ),
         "",
         *_table(
-            ("check", "outcome", "on"),
-            [
-                (check.name, f"**{check.outcome.value}**", code(check.facts))
-                for check in checks(verdict)
-            ],
+            ("check", "outcome", "compared"),
+            [(check.name, f"**{check.outcome.value}**", check.facts) for check in checks(verdict)],
         ),
     ]
     scores = verdict.scores
@@ -68,6 +67,8 @@ def verdict_markdown(verdict: Verdict) -> str:
                 f" {scores.weakest_margin:,.0f} times what rounding may cause."
             ),
         ]
+    if found := doubts(verdict):
+        lines += ["", "No verdict, because:", "", *(f"- {code(text)}" for text in found)]
     lines += _wrong(verdict)
     lines += ["", "Not looked at:", "", *(f"- {text}" for text in not_looked_at(verdict))]
     made = ", ".join(f"{name} {code(version)}" for name, version in versions(verdict))
@@ -82,7 +83,7 @@ def _wrong(verdict: Verdict) -> list[str]:
             lines.append(f"- {code(tensor)}: {code(text)}" if tensor else f"- {code(text)}")
         if len(found) > MOST_CAUSES:
             lines.append(f"- and {len(found) - MOST_CAUSES} more; a report in JSON has them all")
-    if verdict.scores.why:
+    if verdict.scores.outcome is Outcome.DIFFERENT:
         lines += ["", f"Scores: {code(verdict.scores.why)}"]
     if mend := repair(verdict):
         lines += ["", mend.text, *([""] if mend.commands else ()), *_fenced(mend.commands)]

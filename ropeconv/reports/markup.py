@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from html import escape
 
@@ -11,6 +12,15 @@ from ropeconv.reports.text import parts, printable
 def text(content: object) -> str:
     """Anyone's text, harmless between tags and in quoted attributes."""
     return escape(printable(content), quote=True)
+
+
+def prose(content: object) -> str:
+    """A sentence whose names stand in backticks, as messages have them.
+
+    >>> prose("the tensor `<b>`")
+    'the tensor <code>&lt;b&gt;</code>'
+    """
+    return re.sub(r"`([^`]+)`", r"<code>\1</code>", text(content))
 
 
 def code(content: object) -> str:
@@ -37,7 +47,12 @@ def details(title: str, body: str) -> str:
 
 
 def table(
-    title: str, head: Sequence[str], rows: Iterable[Sequence[str]], *, words: tuple[int, ...] = ()
+    title: str,
+    head: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    *,
+    words: tuple[int, ...] = (),
+    stack: bool = False,
 ) -> str:
     """A table that scrolls sideways where it must.
 
@@ -46,18 +61,21 @@ def table(
         head: of the columns, plain text.
         rows: cells that are already markup.
         words: columns of text; numbers stand to the right.
+        stack: on a phone, cells stand below each other with their column's name.
     """
 
     def line(tag: str, cells: Sequence[str]) -> str:
         scope = ' scope="col"' if tag == "th" else ""
+        names = [f' data-name="{text(name)}"' if stack and tag == "td" else "" for name in head]
         return "".join(
-            f"<{tag}{scope}{'' if at in words else ' class=n'}>{cell}</{tag}>"
+            f"<{tag}{scope}{'' if at in words else ' class=n' + names[at]}>{cell}</{tag}>"
             for at, cell in enumerate(cells)
         )
 
     body = "".join(f"<tr>{line('td', row)}</tr>" for row in rows)
     return (
-        f'<div class="scroll" tabindex="0" role="region" aria-label="{text(title)}"><table>'
+        f'<div class="scroll" tabindex="0" role="region" aria-label="{text(title)}">'
+        f"<table{' class=stack' if stack else ''}>"
         f"<thead><tr>{line('th', [text(name) for name in head])}</tr></thead>"
         f"<tbody>{body}</tbody></table></div>"
     )

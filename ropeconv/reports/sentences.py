@@ -67,7 +67,7 @@ def advice(verdict: Verdict) -> str:
     }.get(
         verdict.outcome,
         "Nothing differs, but a check had no power: it would not have noticed a mistake. This is"
-        " not a pass.",
+        " not a pass: do not release the target unless someone who knows the model has looked.",
     )
 
 
@@ -79,7 +79,7 @@ def checks(verdict: Verdict) -> tuple[CheckWords, ...]:
             name="bytes",
             outcome=exact.outcome,
             facts=f"{counted(exact.num_tensors, 'tensor')}, {size(exact.nbytes)};"
-            f" {exact.num_reordered} compared after their row order",
+            f" {exact.num_reordered} of them compared in their new row order",
             why=_why_exact(exact),
         ),
         CheckWords(
@@ -134,6 +134,18 @@ def _logits_words(logits: LogitsCheck) -> CheckWords:
     )
 
 
+def doubts(verdict: Verdict) -> tuple[str, ...]:
+    """Why there is no verdict, where there is none."""
+    unsure = (Outcome.INCONCLUSIVE, Outcome.NOT_RUN)
+    if verdict.outcome not in unsure:
+        return ()
+    return tuple(
+        f"{check.name}: {check.why or check.outcome.value}"
+        for check in checks(verdict)
+        if check.outcome in unsure
+    )
+
+
 def causes(verdict: Verdict) -> tuple[tuple[str, str], ...]:
     """Everything wrong, named mistakes first: a tensor or nothing, and a sentence."""
     named = [("", sentence) for sentence in verdict.exact.diagnosis]
@@ -185,8 +197,8 @@ def not_looked_at(verdict: Verdict) -> tuple[str, ...]:
         said.append(f"Attention scores of layers {numbers(left)}; their bytes were compared.")
     if looked:
         said.append(
-            "Controls, and what happens when all positions move, were measured on one key head"
-            " of each layer, another one each time; differences on every head."
+            "Other key heads than one of each layer, for the controls and for what happens when all"
+            " positions move; differences were measured on every head."
         )
     if verdict.logits is None:
         said.append("Both models as a whole: `--logits` runs them and compares their logits.")
@@ -196,7 +208,7 @@ def not_looked_at(verdict: Verdict) -> tuple[str, ...]:
 def versions(verdict: Verdict) -> tuple[tuple[str, str], ...]:
     """What computed the verdict."""
     scores = verdict.scores
-    where = ((scores.backend, scores.device),) if scores.backend else ()
+    where = (("scores", f"{scores.backend} on {scores.device}"),) if scores.backend else ()
     return (("ropeconv", __version__), *scores.versions, *where)
 
 
