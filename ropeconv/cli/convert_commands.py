@@ -55,6 +55,13 @@ InPlace = Annotated[
         "--in-place", help="Rewrite the rows of SRC where they lie; a kill at any instant is safe."
     ),
 ]
+TrustDeclared = Annotated[
+    bool,
+    typer.Option(
+        "--trust-declared-layout",
+        help="Go on although the weights look as if they were in another layout than declared.",
+    ),
+]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Plan and check only; write nothing.")]
 AllowDrift = Annotated[
     bool,
@@ -77,6 +84,7 @@ def meta_to_hf(
     rope_factor: RopeFactor = None,
     context_length: ContextLength = None,
     allow_replica_drift: AllowDrift = False,
+    trust_declared_layout: TrustDeclared = False,
     dry_run: DryRun = False,
     overwrite: Overwrite = False,
     restart: Restart = False,
@@ -107,6 +115,7 @@ def meta_to_hf(
                 allow_drift=allow_replica_drift,
                 effort=Effort(jobs=jobs or default_jobs(), io=io, sync=sync),
                 handling=Handling(overwrite=overwrite, restart=restart, hashes=hashes),
+                look=not trust_declared_layout,
                 dry_run=dry_run,
                 listen=listen,
                 stop=stop,
@@ -134,6 +143,7 @@ def hf_to_meta(
             help="Write the table rope.freqs; by default where Llama 1 and 2 have it.",
         ),
     ] = None,
+    trust_declared_layout: TrustDeclared = False,
     dry_run: DryRun = False,
     overwrite: Overwrite = False,
     restart: Restart = False,
@@ -160,6 +170,7 @@ def hf_to_meta(
                 MetaOptions(num_ranks=mp, weights=weights, rope_freqs=rope_freqs),
                 effort=Effort(jobs=jobs or default_jobs(), io=io, sync=sync),
                 handling=Handling(overwrite=overwrite, restart=restart, hashes=hashes),
+                look=not trust_declared_layout,
                 dry_run=dry_run,
                 listen=listen,
                 stop=stop,
@@ -173,6 +184,7 @@ def interleaved_to_half(
     target: TargetOrNone = None,
     *,
     in_place: InPlace = False,
+    trust_declared_layout: TrustDeclared = False,
     dry_run: DryRun = False,
     overwrite: Overwrite = False,
     restart: Restart = False,
@@ -197,6 +209,7 @@ def interleaved_to_half(
         in_place=in_place,
         handling=Handling(overwrite=overwrite, restart=restart, hashes=hashes),
         effort=Effort(jobs=jobs or default_jobs(), io=io, sync=sync),
+        look=not trust_declared_layout,
         dry_run=dry_run,
         speech=Speech(json=json, quiet=quiet, report=report, debug=debug, forms=CONVERSION),
     )
@@ -208,6 +221,7 @@ def half_to_interleaved(
     target: TargetOrNone = None,
     *,
     in_place: InPlace = False,
+    trust_declared_layout: TrustDeclared = False,
     dry_run: DryRun = False,
     overwrite: Overwrite = False,
     restart: Restart = False,
@@ -232,6 +246,7 @@ def half_to_interleaved(
         in_place=in_place,
         handling=Handling(overwrite=overwrite, restart=restart, hashes=hashes),
         effort=Effort(jobs=jobs or default_jobs(), io=io, sync=sync),
+        look=not trust_declared_layout,
         dry_run=dry_run,
         speech=Speech(json=json, quiet=quiet, report=report, debug=debug, forms=CONVERSION),
     )
@@ -245,6 +260,7 @@ def _relayout(
     in_place: bool,
     handling: Handling,
     effort: Effort,
+    look: bool,
     dry_run: bool,
     speech: Speech,
 ) -> None:
@@ -257,7 +273,9 @@ def _relayout(
             )
         with progress_of(speech) as listen, stopping() as stop:
             if target is None:
-                done = relayout_in_place(source, layout, dry_run=dry_run, listen=listen, stop=stop)
+                done = relayout_in_place(
+                    source, layout, look=look, dry_run=dry_run, listen=listen, stop=stop
+                )
             else:
                 done = relayout(
                     source,
@@ -265,6 +283,7 @@ def _relayout(
                     layout,
                     effort=effort,
                     handling=handling,
+                    look=look,
                     dry_run=dry_run,
                     listen=listen,
                     stop=stop,

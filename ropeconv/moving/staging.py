@@ -73,6 +73,10 @@ class Staging:
         begun = (self.folder / JOURNAL).exists() or self._files.exists()
         self._let_go(remove=not begun)
 
+    def discard(self) -> None:
+        """Throw the work away: this target is not to be."""
+        self._let_go(remove=True)
+
     def _let_go(self, *, remove: bool) -> None:
         """Remove the folder, then release: nobody must get hold of a lock that vanishes."""
         if self._journal is not None:

@@ -27,7 +27,7 @@ def look(root: Path) -> LayoutEvidence:
     Raises:
         RopeconvError: the checkpoint cannot be read.
     """
-    inventory = take_stock(discover(root))
+    inventory = take_stock(discover(root), trust_stamp=True)
     return detect_layout(_layers(inventory), head_dim=inventory.geometry.head_dim)
 
 

@@ -16,12 +16,14 @@ from ropeconv.moving.hashes import hash_files
 from ropeconv.moving.resources import Needs, check_needs, nearest_folder, needs_of, settle
 from ropeconv.moving.sharing import can_share, share_all
 from ropeconv.moving.staging import Staging
+from ropeconv.story.detection import Looking, check_declared, looking_at
 from ropeconv.thinking.config_map import Said, check_expressible, state_model
 from ropeconv.thinking.inventory import Inventory, take_stock
 from ropeconv.thinking.manifest import render_manifest
 from ropeconv.thinking.plan import Plan
 from ropeconv.thinking.to_hf import plan_hf
 from ropeconv.thinking.to_meta import WeightsFile, plan_meta
+from ropeconv.words.errors import Contradiction
 from ropeconv.words.events import Listener, nobody
 from ropeconv.words.model import Format, Note
 
@@ -116,6 +118,7 @@ def convert(
     allow_drift: bool = False,
     effort: Effort | None = None,
     handling: Handling | None = None,
+    look: bool = False,
     dry_run: bool = False,
     listen: Listener = nobody,
     stop: Event | None = None,
@@ -130,6 +133,8 @@ def convert(
         allow_drift: take rank 0's norms although others differ by more than released models do.
         effort: threads, block size, kind of I/O; the bytes that come out do not depend on it.
         handling: of an older target, of an interrupted run, and of hashes.
+        look: let a child process look at the weights meanwhile, and refuse a source whose weights
+            firmly contradict its layout.
         dry_run: plan and check only.
         listen: hears of progress.
         stop: set it, in a signal handler for instance, and the run ends within a second.
@@ -141,9 +146,17 @@ def convert(
     check_target(target, source, overwrite=handling.overwrite)
     plan = plan_conversion(source, options, said=said, allow_drift=allow_drift)
     effort = settle(plan, effort or Effort(jobs=default_jobs()))
-    return carry_out(
-        plan, target, effort, handling=handling, dry_run=dry_run, listen=listen, stop=stop
-    )
+    with looking_at(source, plan.model.geometry, wanted=look) as looking:
+        return carry_out(
+            plan,
+            target,
+            effort,
+            handling=handling,
+            looking=looking,
+            dry_run=dry_run,
+            listen=listen,
+            stop=stop,
+        )
 
 
 def carry_out(
@@ -152,6 +165,7 @@ def carry_out(
     effort: Effort,
     *,
     handling: Handling,
+    looking: Looking | None,
     dry_run: bool,
     listen: Listener,
     stop: Event | None,
@@ -180,9 +194,12 @@ def carry_out(
                 prepare=lambda: share_all(plan, staging) if shares else None,
             )
             execute(work, staging, effort, listen, stop=stop)
+            _check_look(looking, plan, staging)
             hashes = hash_files(plan, staging, effort, stop) if handling.hashes else {}
             texts = [(file.name, file.text) for file in plan.small_files]
             staging.seal([*texts, (MANIFEST, render_manifest(plan, hashes))], sync=effort.sync)
+    else:
+        _check_look(looking, plan, staging)
     return ConversionReport(
         plan=plan,
         source=plan.source.root,
@@ -192,6 +209,17 @@ def carry_out(
         needs=needs,
         shares=shares,
     )
+
+
+def _check_look(looking: Looking | None, plan: Plan, staging: Staging) -> None:
+    """Before the seal: if the weights contradict the declared layout, nothing is left behind."""
+    if looking is None:
+        return
+    try:
+        check_declared(plan.source.root, plan.source_layout.name, looking.result())
+    except Contradiction:
+        staging.discard()
+        raise
 
 
 def left_out(inventory: Inventory) -> list[Note]:

@@ -5,11 +5,15 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from ropeconv.words.errors import Contradiction
+from ropeconv.words.model import Geometry
 
+FEWEST_KEY_HEADS = 8  # of all layers; fewer have never been firm evidence
 CHILD_SECONDS = 600.0  # no model takes as long; a child that hangs must not hang the parent
 
 
@@ -56,18 +60,34 @@ class Looking:
         """What the child found; inconclusive, with the reason, if it could not look."""
         try:
             out, _ = self._child.communicate(timeout=CHILD_SECONDS)
-            found = Detected(**json.loads(out))
+            return Detected(**json.loads(out))
         except (subprocess.TimeoutExpired, ValueError, TypeError):
-            self.stop()
             why = "the weights could not be looked at; is torch installed and working?"
             return Detected(layout="", reordered=None, z=0.0, margin=0.0, num_heads=0, why=why)
-        return found
+        finally:
+            self.stop()
 
     def stop(self) -> None:
         """End the child, if it still runs."""
         if self._child.poll() is None:
             self._child.kill()
-        self._child.communicate()
+        if self._child.stdout is not None:
+            self._child.stdout.close()
+        self._child.wait()
+
+
+@contextmanager
+def looking_at(root: Path, geometry: Geometry, *, wanted: bool) -> Iterator[Looking | None]:
+    """A child that looks while the block runs; none if it is not wanted, or could say nothing."""
+    heads = geometry.num_layers * geometry.num_kv_heads
+    if not wanted or heads < FEWEST_KEY_HEADS:
+        yield None
+        return
+    looking = Looking(root)
+    try:
+        yield looking
+    finally:
+        looking.stop()
 
 
 def detect(root: Path) -> Detected:

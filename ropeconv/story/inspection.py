@@ -68,7 +68,7 @@ def inspect(path: Path, *, look: bool = False) -> Inspection:
         RopeconvError: it cannot be read, or no table knows it.
     """
     checkpoint = discover(path)
-    inventory = take_stock(checkpoint)
+    inventory = take_stock(checkpoint, trust_stamp=True)
     claims = checkpoint.claims
     dtypes = Counter(tensor.dtype.value for tensor in inventory.tensors)
     left_out = [

@@ -17,6 +17,7 @@ from ropeconv.moving.inplace import PORTION_BLOCKS, InPlace, check_in_place
 from ropeconv.moving.resources import check_needs, needs_of, settle
 from ropeconv.moving.staging import Staging
 from ropeconv.story.conversion import ConversionReport, Handling, carry_out, left_out
+from ropeconv.story.detection import check_declared, looking_at
 from ropeconv.thinking.config_map import Said, state_model
 from ropeconv.thinking.inventory import take_stock
 from ropeconv.thinking.manifest import render_manifest
@@ -61,6 +62,7 @@ def relayout(
     *,
     effort: Effort | None = None,
     handling: Handling | None = None,
+    look: bool = False,
     dry_run: bool = False,
     listen: Listener = nobody,
     stop: Event | None = None,
@@ -75,6 +77,7 @@ def relayout(
         layout: of the target; the source's is its stamp's, or that of the family.
         effort: see `convert`.
         handling: see `convert`.
+        look: see `convert`.
         dry_run: plan and check only.
         listen: hears of progress.
         stop: set it and the run ends within a second.
@@ -86,9 +89,17 @@ def relayout(
     check_target(target, source, overwrite=handling.overwrite)
     plan = plan_new_layout(source, layout)
     effort = settle(plan, effort or Effort(jobs=default_jobs()))
-    return carry_out(
-        plan, target, effort, handling=handling, dry_run=dry_run, listen=listen, stop=stop
-    )
+    with looking_at(source, plan.model.geometry, wanted=look) as looking:
+        return carry_out(
+            plan,
+            target,
+            effort,
+            handling=handling,
+            looking=looking,
+            dry_run=dry_run,
+            listen=listen,
+            stop=stop,
+        )
 
 
 def relayout_in_place(
@@ -96,6 +107,7 @@ def relayout_in_place(
     layout: RopeLayout,
     *,
     block_nbytes: int = BLOCK_NBYTES,
+    look: bool = False,
     dry_run: bool = False,
     listen: Listener = nobody,
     stop: Event | None = None,
@@ -109,6 +121,7 @@ def relayout_in_place(
         root: folder of a Hugging Face checkpoint; it is changed.
         layout: of the rows afterwards.
         block_nbytes: bytes that are moved at once, where rows allow it.
+        look: refuse weights that firmly contradict their declared layout, before the first write.
         dry_run: plan and check only.
         listen: hears of progress.
         stop: set it and the run ends after the portion in hand.
@@ -127,7 +140,11 @@ def relayout_in_place(
         work = InPlace(root, staging.folder)
         key = f"{layout.name} {block_nbytes}"
         if not work.resume(key):
-            check_in_place(plan_new_layout(root, layout))
+            fresh = plan_new_layout(root, layout)
+            check_in_place(fresh)
+            with looking_at(root, fresh.model.geometry, wanted=look) as looking:
+                if looking is not None:
+                    check_declared(root, fresh.source_layout.name, looking.result())
         plan = plan_new_layout(root, layout)
         report = _report(plan, block_nbytes, done=True)
         check_needs(report.needs, staging.folder)
