@@ -50,11 +50,11 @@ def _show(speech: Speech, found: Inspection) -> None:
     theta = "not stated" if found.theta is None else f"{found.theta:g}"
     files = f"{found.num_weight_files} file{'s' if found.num_weight_files > 1 else ''}"
     ranks = f", {found.num_ranks} ranks" if found.num_ranks > 1 else ""
-    stamp = f", stamped {found.stamp}" if found.stamp else ""
+    origin = "its stamp" if found.stamp else "format and family"
     rows = [
         ("format", f"{found.format}, {files}{ranks}, {gigabytes(found.nbytes)}"),
         ("family", found.family),
-        ("layout", f"{found.layout} rows, by format and family{stamp}"),
+        ("layout", f"{found.layout} rows, by {origin}"),
         ("layers", str(geometry.num_layers)),
         ("heads", heads),
         ("sizes", sizes),
