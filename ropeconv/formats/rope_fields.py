@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import assert_never
 
 from ropeconv.formats.fields import Fields
-from ropeconv.words.errors import BrokenFile, Contradiction, Unsupported
+from ropeconv.words.errors import BrokenFile, Contradiction, NotSaid, Unsupported
 from ropeconv.words.frequencies import (
     Default,
     Dynamic,
@@ -61,7 +61,14 @@ def read_rope(config: Fields) -> tuple[float | None, Scaling]:
             fix="find out which one the model was trained with and make the fields equal",
         )
     theta = next(iter(thetas.values()), None)
-    return theta, next(iter(scalings.values()), Default())
+    scaling = next(iter(scalings.values()), Default())
+    if theta is None and scaling != Default():
+        raise NotSaid(
+            what=f"`{config.origin}` scales RoPE, and states no theta",
+            why="transformers takes 10000 then, which no scaled model was trained with",
+            fix="add `rope_theta`",
+        )
+    return theta, scaling
 
 
 def read_theta(fields: Fields) -> float | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ropeconv.formats.checkpoint import Checkpoint, reason
 from ropeconv.moving.engine import run_blocks
@@ -14,7 +14,7 @@ from ropeconv.moving.files import OpenFiles, read_scattered, shorter
 from ropeconv.proof.mistakes import Sides, explain, first_difference, summarise
 from ropeconv.proof.verdict import ExactCheck, Finding, Outcome
 from ropeconv.thinking.blocks import Block, Write, block_nbytes, blocks
-from ropeconv.thinking.inventory import Inventory, WholeTensor
+from ropeconv.thinking.inventory import Inventory, Piece, WholeTensor
 from ropeconv.thinking.moves import Move, make_move
 from ropeconv.words.errors import SourceError
 from ropeconv.words.events import Listener, WorkDone, WorkPlanned
@@ -56,7 +56,8 @@ def pair(source: Inventory, target: Inventory) -> Pairing:
             findings.append(Finding(tensor=name, text=text))
         else:
             places = (*theirs.pieces, *theirs.copies)
-            moves.append(make_move(ours, source.layout, target.layout, places))
+            move = make_move(ours, source.layout, target.layout, places)
+            moves.append(replace(move, name=name))  # a tied output's is that of the embedding
             tensors.append(theirs)
     return Pairing(moves=tuple(moves), tensors=tuple(tensors), findings=tuple(findings))
 
@@ -89,14 +90,25 @@ def check_exact(
     )
     listen(WorkDone(title="comparing bytes"))
     sides = Sides(source=source, target=target)
-    differing = [tensor for tensor in pairing.tensors if tensor.name in differences.first]
-    mistakes = explain(sides, [tensor.name for tensor in differing])
+    # by the move's name: the target's side of a tied output is called as the embedding is
+    differing = {
+        move.name: tensor
+        for move, tensor in zip(pairing.moves, pairing.tensors, strict=True)
+        if move.name in differences.first
+    }
+    elsewhere = {
+        name: text
+        for name, tensor in differing.items()
+        if (text := _outside(source, name, tensor, *differences.first[name]))
+    }
+    mistakes = explain(sides, [name for name in differing if name not in elsewhere])
     named = {mistake.tensor: mistake.text for mistake in mistakes}
     findings = [*pairing.findings]
-    for tensor in differing:
-        row, column = _place(tensor, *differences.first[tensor.name])
-        text = named.get(tensor.name) or first_difference(sides, tensor.name, row, column)
-        findings.append(Finding(tensor=tensor.name, text=text))
+    for name, tensor in differing.items():
+        row, column = _place(tensor, *differences.first[name])
+        text = elsewhere.get(name) or named.get(name)
+        text = text or first_difference(sides, name, row, column)
+        findings.append(Finding(tensor=name, text=text))
     return ExactCheck(
         outcome=Outcome.DIFFERENT if findings else Outcome.SAME,
         num_tensors=len(pairing.moves),
@@ -186,6 +198,23 @@ def _first_difference(one: bytes, other: bytes) -> int:
         else:
             first = middle
     return first
+
+
+def _outside(source: Inventory, name: str, tensor: WholeTensor, file: int, offset: int) -> str:
+    """Words for a difference that does not lie in the tensor of that name itself; else empty."""
+    row, _ = _place(tensor, file, offset)
+    if tensor.name != name:
+        return f"row {row} differs from `{tensor.name}`, to which the target ties it"
+    ours = source.find(name)
+    if ours is None:
+        return f"row {row} differs from the embedding, to which the source ties it"
+    if not any(_holds(piece, file, offset) for piece in tensor.pieces):
+        return f"row {row} of the copy in another rank differs"
+    return ""
+
+
+def _holds(piece: Piece, file: int, offset: int) -> bool:
+    return piece.file == file and piece.offset <= offset < piece.offset + piece.nbytes
 
 
 def _place(tensor: WholeTensor, file: int, offset: int) -> tuple[int, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -86,7 +87,10 @@ class LayerScores:
     @property
     def control(self) -> float:
         """The smallest difference that a planted mistake makes."""
-        return min((control.difference for control in self.controls), default=0.0)
+        differences = [control.difference for control in self.controls]
+        if any(math.isnan(difference) for difference in differences):
+            return math.nan  # which no margin is large enough for; a minimum might hide it
+        return min(differences, default=0.0)
 
     @property
     def margin(self) -> float:

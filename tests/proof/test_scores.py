@@ -1,0 +1,208 @@
+"""The score check has power, or says that it has none: blind probes, weights and controls."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+import ropeconv
+from ropeconv import Outcome
+from ropeconv.kernels import ScoreForm
+from ropeconv.proof.judgement import judge
+from ropeconv.proof.probe import Probe, make_probe
+from ropeconv.proof.scores import Angles, compare_forms, make_angles
+from ropeconv.proof.verdict import Control, LayerScores
+from ropeconv.words.frequencies import Llama3, RopeSettings, frequencies
+from ropeconv.words.layout import HALF_SPLIT, INTERLEAVED, Rope, RopeLayout, row_order
+from tests.conftest import SMALL
+
+HIDDEN, HEADS, KV_HEADS = 44, 6, 2
+ROPE = RopeSettings(theta=10000.0)
+LADDER = (0, 1, 2, 4, 8, 16, 64, 256, 1023)
+
+
+def angles(dim: int, positions: Sequence[int]) -> Angles:
+    return make_angles(ROPE, dim, Probe(positions=tuple(positions), seed=0), "cpu")
+
+
+def form(
+    dim: int = 10, positions: Sequence[int] = LADDER, layout: RopeLayout = INTERLEAVED
+) -> ScoreForm:
+    generator = torch.Generator().manual_seed(1)
+    q, k = (
+        torch.randn((1, len(positions), heads, dim), generator=generator)
+        for heads in (HEADS, KV_HEADS)
+    )
+    return ScoreForm(q=q, k=k, layout=layout, table=angles(dim, positions).plain)
+
+
+def reordered(x: torch.Tensor) -> torch.Tensor:
+    order = row_order((Rope(x.shape[-1]),), INTERLEAVED, HALF_SPLIT)
+    return x[..., torch.tensor(order)].contiguous()
+
+
+def right(source: ScoreForm) -> ScoreForm:
+    return replace(source, q=reordered(source.q), k=reordered(source.k), layout=HALF_SPLIT)
+
+
+def compared(
+    source: ScoreForm, target: ScoreForm, positions: Sequence[int] = LADDER
+) -> LayerScores:
+    found = angles(source.q.shape[-1], positions)
+    return compare_forms(source, target, angles=found, layer=0, hidden_size=HIDDEN)
+
+
+def outcome(source: ScoreForm, target: ScoreForm, positions: Sequence[int] = LADDER) -> Outcome:
+    return judge([compared(source, target, positions)])[0]
+
+
+@pytest.mark.parametrize("dim", [6, 10, 16])
+def test_right_form_differs_by_nothing_at_all(dim: int) -> None:
+    source = form(dim)
+    layer = compared(source, right(source))
+
+    assert layer.max_difference == 0.0
+    assert judge([layer]) == (Outcome.SAME, "")
+    assert layer.margin > 1000
+
+
+@pytest.mark.parametrize(
+    ("why", "dim", "positions"),
+    [
+        ("B1 one position", 10, (0,)),
+        ("B1 one position far away", 10, (77,)),
+        ("B2 equal positions", 10, (5, 5, 5, 5)),
+        ("B4 two pairs, whose reorder undoes itself", 4, LADDER),
+        ("B4 one pair, which both layouts agree on", 2, LADDER),
+    ],
+)
+def test_probe_that_cannot_tell_layouts_apart_is_inconclusive(
+    why: str, dim: int, positions: tuple[int, ...]
+) -> None:
+    """The diagonal is blind: at distance 0 a wrong reorder of both q and k changes no score."""
+    source = form(dim, positions)
+    wrong = replace(source, layout=HALF_SPLIT)
+
+    assert outcome(source, right(source), positions) is Outcome.INCONCLUSIVE, why
+    if max(positions) > 0:
+        assert outcome(source, wrong, positions) is not Outcome.SAME, why
+
+
+@pytest.mark.parametrize("which", ["q", "k", "both"])
+@pytest.mark.parametrize("value", [0.0, 1.0])
+def test_weights_that_cannot_tell_layouts_apart_are_inconclusive(which: str, value: float) -> None:
+    """B3 equal rows, B5 zeros: whoever wrote such weights, nothing can be proved of them."""
+    source = form()
+    for name in ("q", "k"):
+        if which in (name, "both"):
+            source = replace(source, **{name: torch.full_like(getattr(source, name), value)})
+
+    assert outcome(source, right(source)) is Outcome.INCONCLUSIVE
+
+
+def test_zeros_do_not_hide_what_differs() -> None:
+    """No power, and yet a difference: then it is different."""
+    source = form()
+    blind = replace(source, q=torch.zeros_like(source.q))
+
+    assert outcome(blind, right(source)) is Outcome.DIFFERENT
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_numbers_that_are_none_are_inconclusive_in_the_source_and_different_in_the_target(
+    value: float,
+) -> None:
+    source, target = form(), right(form())
+    source.q[0, 3, 1, 4] = value
+    broken = right(form())
+    broken.k[0, 3, 1, 4] = value
+
+    assert outcome(source, target) is Outcome.INCONCLUSIVE
+    assert outcome(form(), broken) is Outcome.DIFFERENT
+
+
+def layer_of(**changes: float) -> LayerScores:
+    values = {"max_difference": 0.0, "bound": 1e-5, "shifted": 0.0, "clamped": 0.0} | changes
+    control = Control(name="not reordered", difference=values.pop("control", 1.0))
+    return LayerScores(
+        layer=3, worst_head=2, groups=(values["max_difference"],), control_group=0,
+        controls=(Control(name="only q", difference=2.0), control), **values,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, Outcome.SAME),
+        ({"max_difference": 1e-5}, Outcome.SAME),
+        ({"max_difference": 1.1e-5}, Outcome.DIFFERENT),
+        ({"max_difference": math.nan}, Outcome.DIFFERENT),
+        ({"max_difference": math.inf}, Outcome.DIFFERENT),
+        ({"control": 0.99e-4}, Outcome.INCONCLUSIVE),
+        ({"control": 0.0}, Outcome.INCONCLUSIVE),
+        ({"control": math.nan}, Outcome.INCONCLUSIVE),
+        ({"bound": 0.0}, Outcome.INCONCLUSIVE),
+        ({"max_difference": 1.0, "control": 0.0}, Outcome.DIFFERENT),
+    ],
+)
+def test_judgement_follows_from_the_numbers(changes: dict[str, float], expected: Outcome) -> None:
+    found, why = judge([layer_of(), layer_of(**changes)])
+
+    assert found is expected
+    assert bool(why) is (expected is not Outcome.SAME)
+
+
+def test_no_layer_at_all_is_inconclusive() -> None:
+    assert judge([])[0] is Outcome.INCONCLUSIVE
+
+
+@pytest.mark.parametrize("theta", [100.0, 1e4, 5e5, 1e6])
+@pytest.mark.parametrize("dim", [10, 64, 128])
+def test_probe_has_a_position_near_a_quarter_period_of_every_pair(theta: float, dim: int) -> None:
+    """Swapped rows of the slowest pair of 128 move a score by 1e-4 within the context, not here."""
+    scaling = Llama3(
+        factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0, original_max_positions=8192
+    )
+    rope = RopeSettings(theta=theta, scaling=scaling)
+    probe = make_probe(rope, dim, 8192)
+    missed = [
+        pair
+        for pair, value in enumerate(frequencies(rope, dim).inv_freq)
+        if not any(abs(math.sin(position * value)) > 0.8 for position in probe.positions)
+    ]
+
+    assert missed == []
+    assert len(set(probe.positions)) == len(probe.positions)
+    assert {0, 1, 2, 4, 4096}.issubset(probe.positions)
+
+
+def test_model_of_head_dim_2_is_inconclusive_as_a_whole(tmp_path: Path) -> None:
+    """B4 from end to end: every byte agrees, and nothing is proved."""
+    from fixtures import make_small  # noqa: PLC0415 - one test only
+
+    params = make_small.LLAMA | {"dim": 12, "multiple_of": 4, "vocab_size": 51}
+    case = make_small.Case(purpose="head_dim 2", params=params, values="two", vocab_size=51)
+    source = tmp_path / "meta"
+    source.mkdir()
+    (source / "params.json").write_text(make_small.params_text(case))
+    for name, tensors in make_small.rank_files(case).items():
+        torch.save(tensors, source / name)
+    ropeconv.convert(source, tmp_path / "hf", ropeconv.HfOptions())
+    verdict = ropeconv.verify(tmp_path / "hf", source, layers=[0])
+
+    assert verdict.exact.outcome is Outcome.SAME
+    assert verdict.outcome is Outcome.INCONCLUSIVE
+    assert verdict.exit_code == 3
+
+
+def test_weights_of_nan_are_inconclusive_as_a_whole(converted: Callable[[str], Path]) -> None:
+    verdict = ropeconv.verify(converted("llama-odd-bits"), SMALL / "llama-odd-bits")
+
+    assert verdict.exact.outcome is Outcome.SAME
+    assert (verdict.outcome, verdict.exit_code) == (Outcome.INCONCLUSIVE, 3)
+    assert "NaN" in verdict.scores.why
