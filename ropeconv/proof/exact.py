@@ -106,8 +106,8 @@ def check_exact(
     findings = [*pairing.findings]
     for name, tensor in differing.items():
         row, column = _place(tensor, *differences.first[name])
-        text = elsewhere.get(name) or named.get(name)
-        text = text or first_difference(sides, name, row, column)
+        known = elsewhere.get(name) or named.get(name)
+        text = known or first_difference(sides, name, row, column)
         findings.append(Finding(tensor=name, text=text))
     return ExactCheck(
         outcome=Outcome.DIFFERENT if findings else Outcome.SAME,
