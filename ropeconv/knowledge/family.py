@@ -5,7 +5,11 @@ Tables only; no code anywhere knows a model's name.
 Rows are written in the notation of the words floor, with sizes by their letters:
 
     C hidden size, F intermediate size, V vocabulary, D head dimension, H query heads, K key/value
-    heads
+    heads, r rotary rows of a head, G query heads of a group, N rows of a latent head that are not
+    rotated, R rank of the latent keys and values, X heads of a sparse attention's indexer
+
+Names are templates: `{layer}` and `{head}` are numbers, `{base}` one of the family's beginnings,
+`{a,b}` one of the words, `*` anything.
 """
 
 from __future__ import annotations
@@ -46,15 +50,24 @@ class Rule:
         split: how ranks divide it.
         why: a sentence for people.
         optional: legally absent (an output that is tied to the embedding).
+        layers: a formula; layers for which it is false are not rotated, and their rows stay.
+        aside: the layout of a group that is not the model's main one; such rows stay as they are.
     """
 
     name: str
-    meta: str
     rows: str
-    columns: str
-    split: Split
     why: str
+    meta: str = ""
+    columns: str = ""
+    split: Split = Split.REPLICATED
     optional: bool = False
+    layers: str = ""
+    aside: RopeLayout | None = None
+
+    @property
+    def rotates(self) -> bool:
+        """Whether some of the rows are rotary and belong to the model's main layout."""
+        return "Rope(" in self.rows and self.aside is None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +79,13 @@ class Family:
         layout: of the rotary rows in Hugging Face's files; Meta's are interleaved.
         dropped: names with no place in the other format, each with the reason; `{layer}` as in
             rules.
+        sizes: letters of the notation, each with its formula over the config, in order. Empty for
+            families whose every shape is in the rules.
+        stays: templates of tensors that no rotation touches, each with the reason.
+        bases: what `{base}` may be.
+        needs: formulas that must be true of the config, each with the reason to refuse it if not.
+        switch: the config's key that tells the runtime of interleaved rows; empty if there is none.
+        inner: the config's key under which a model of vision and language has its language model.
     """
 
     name: str
@@ -73,6 +93,17 @@ class Family:
     layout: RopeLayout
     rules: tuple[Rule, ...]
     dropped: tuple[tuple[str, str], ...] = field(default=())
+    sizes: tuple[tuple[str, str], ...] = ()
+    stays: tuple[tuple[str, str], ...] = ()
+    bases: tuple[str, ...] = ("model.", "")
+    needs: tuple[tuple[str, str], ...] = ()
+    switch: str = ""
+    inner: str = ""
+
+    @property
+    def has_every_shape(self) -> bool:
+        """Whether the rules are the whole model: both formats' names, and the shape of each."""
+        return bool(self.rules) and all(rule.meta for rule in self.rules)
 
     def find(self, name: str, column: str) -> tuple[Rule, int | None] | None:
         """The rule for a whole tensor name, and the layer in it.
@@ -90,21 +121,45 @@ class Family:
     def reason_to_drop(self, name: str) -> str | None:
         """Why a tensor of that name has no place in the other format; None if it is not known."""
         for template, why in self.dropped:
-            if _pattern(template).fullmatch(name):
+            if _pattern(template, self.bases).fullmatch(name):
+                return why
+        return None
+
+    def matches(self, name: str) -> list[tuple[Rule, int]]:
+        """Every rule for a name of a layer: several where layers of one name differ in kind."""
+        found = []
+        for pattern, rule in self._patterns["name"]:
+            if match := pattern.fullmatch(name):
+                found.append((rule, int(match.groupdict().get("layer") or 0)))
+        return found
+
+    def reason_to_stay(self, name: str) -> str | None:
+        """Why no row of a tensor of that name moves; None if it is not known."""
+        for template, why in self.stays:
+            if _pattern(template, self.bases).fullmatch(name):
                 return why
         return None
 
     @cached_property
     def _patterns(self) -> Mapping[str, tuple[tuple[re.Pattern[str], Rule], ...]]:
         return {
-            "name": tuple((_pattern(rule.name), rule) for rule in self.rules),
-            "meta": tuple((_pattern(rule.meta), rule) for rule in self.rules),
+            "name": tuple((_pattern(rule.name, self.bases), rule) for rule in self.rules),
+            "meta": tuple((_pattern(rule.meta, self.bases), rule) for rule in self.rules),
         }
 
 
-@lru_cache(maxsize=512)
-def _pattern(template: str) -> re.Pattern[str]:
-    return re.compile(re.escape(template).replace(r"\{layer\}", r"(?P<layer>0|[1-9]\d{0,5})"))
+@lru_cache(maxsize=4096)
+def _pattern(template: str, bases: tuple[str, ...]) -> re.Pattern[str]:
+    text = re.escape(template)
+    text = text.replace(r"\{layer\}", r"(?P<layer>0|[1-9][0-9]{0,5})")
+    text = text.replace(r"\{head\}", r"[0-9]{1,6}")
+    text = text.replace(r"\{base\}", f"(?:{'|'.join(re.escape(base) for base in bases)})")
+    text = text.replace(r"\*", r"[A-Za-z0-9_.\-]*")
+    return re.compile(re.sub(r"\\\{([\w,\\.]+)\\\}", _one_of, text))
+
+
+def _one_of(match: re.Match[str]) -> str:
+    return f"(?:{match[1].replace(',', '|')})"
 
 
 def sizes_of(geometry: Geometry) -> dict[str, int]:

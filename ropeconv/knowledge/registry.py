@@ -2,24 +2,63 @@
 
 from __future__ import annotations
 
-from ropeconv.knowledge.families.llama import LLAMA, MISTRAL
-from ropeconv.knowledge.family import Family
-from ropeconv.words.errors import Unsupported
+from collections.abc import Mapping
+from difflib import get_close_matches
+from typing import Any
 
-FAMILIES = {family.name: family for family in (LLAMA, MISTRAL)}
+from ropeconv.knowledge.families.composite import COMPOSITE, joined
+from ropeconv.knowledge.families.dense import DENSE
+from ropeconv.knowledge.families.fused import FUSED, REMOTE
+from ropeconv.knowledge.families.latent import LATENT
+from ropeconv.knowledge.families.llama import LLAMA, MISTRAL
+from ropeconv.knowledge.families.refused import REFUSED
+from ropeconv.knowledge.family import Family
+from ropeconv.words.errors import BrokenFile, Unsupported
+
+FAMILIES = {
+    family.name: family for family in (LLAMA, MISTRAL, *DENSE, *FUSED, *LATENT, *REMOTE, *COMPOSITE)
+}
+REMOTE_CODE = frozenset(family.name for family in REMOTE)  # transformers has no code to measure
 
 
 def find_family(name: str, origin: str) -> Family:
     """The table for a model type.
 
     Raises:
-        Unsupported: no table knows it. A guess from a similar name would be wrong too often: `glm4`
-            is interleaved and `glm4_moe` half-split.
+        Unsupported: no table knows it, or it is known that rows alone cannot be moved. A guess from
+            a similar name would be wrong too often: `glm4` is interleaved and `glm4_moe`
+            half-split.
     """
     family = FAMILIES.get(name)
-    if family is None:
+    if family is not None:
+        return family
+    if name in REFUSED:
         raise Unsupported(
-            what=f"`{origin}` is of the model type `{name[:60]}`, which ropeconv has no table for",
-            why=f"known are {', '.join(sorted(FAMILIES))}; similar names often have other layouts",
+            what=f"`{origin}` is of the model type `{name}`, whose rows cannot be reordered",
+            why=REFUSED[name],
         )
-    return family
+    close = get_close_matches(name, FAMILIES, n=3)
+    alike = f", {', '.join(close)} among them" if close else ""
+    raise Unsupported(
+        what=f"`{origin}` is of the model type `{name[:60]}`, which ropeconv has no table for",
+        why=f"{len(FAMILIES)} model types are known{alike}; similar names often have other layouts",
+        fix="`ropeconv families` lists them",
+    )
+
+
+def family_of(config: Mapping[str, Any], origin: str) -> Family:
+    """The table for a config; that of the language model inside it for a composite model."""
+    family = find_family(str(config.get("model_type")), origin)
+    if not family.inner:
+        return family
+    inner = config.get(family.inner) or config
+    if not isinstance(inner, Mapping):
+        raise BrokenFile(what=f"`{origin}` has a `{family.inner}` that is no object")
+    flat = f"{family.name}_text"  # older files have the language model's keys at the top
+    name = inner.get("model_type") if inner is not config else flat if flat in FAMILIES else None
+    if not isinstance(name, str):
+        raise BrokenFile(
+            what=f"`{origin}` does not say the model type of its language model",
+            why=f"expected `{family.inner}` with a `model_type`",
+        )
+    return joined(family, find_family(name, f"{origin}: {family.inner}"))

@@ -10,10 +10,11 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from ropeconv.formats.checkpoint import Checkpoint, StoredTensor
+from ropeconv.formats.checkpoint import Checkpoint, StoredTensor, parse_object
 from ropeconv.knowledge.family import Family, Rule, Split, parse_rows, sizes_of
-from ropeconv.knowledge.registry import find_family
+from ropeconv.knowledge.registry import family_of, find_family
 from ropeconv.thinking.geometry import find_geometry
+from ropeconv.thinking.treatment import declared_layout, left_aside, treat
 from ropeconv.words.dtypes import DType
 from ropeconv.words.errors import Contradiction, IncompleteSource, Unsupported
 from ropeconv.words.layout import INTERLEAVED, RopeLayout, Rows, num_rows
@@ -62,18 +63,18 @@ class WholeTensor:
 
     @property
     def num_rows(self) -> int:
-        """Rows of the matrix; a vector has rows of one element."""
-        return self.shape[0]
+        """Rows of the matrix; a vector has rows of one element, a norm of each head all heads'."""
+        return num_rows(*self.rows)
 
     @property
     def row_nbytes(self) -> int:
         """Bytes of a row."""
-        return math.prod(self.shape[1:]) * self.dtype.nbytes
+        return self.nbytes // self.num_rows if self.num_rows else 0
 
     @property
     def nbytes(self) -> int:
         """Size in bytes, stored once."""
-        return self.num_rows * self.row_nbytes
+        return math.prod(self.shape) * self.dtype.nbytes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,6 +113,8 @@ def take_stock(checkpoint: Checkpoint, *, trust_stamp: bool = False) -> Inventor
         Contradiction: shapes that do not fit each other or the config.
     """
     family = find_family(checkpoint.claims.family, checkpoint.claims.origin)
+    if checkpoint.format is Format.HF and not family.has_every_shape:
+        return _by_treatment(checkpoint, trust_stamp=trust_stamp)
     groups, dropped = _group(checkpoint, family)
     geometry, notes = find_geometry(checkpoint, groups, family)
     sizes = sizes_of(geometry)
@@ -133,6 +136,54 @@ def take_stock(checkpoint: Checkpoint, *, trust_stamp: bool = False) -> Inventor
         dropped=tuple(dropped),
         notes=notes,
         embedding_split=split,
+    )
+
+
+def _by_treatment(checkpoint: Checkpoint, *, trust_stamp: bool) -> Inventory:
+    """A family whose table says which rows move: each tensor is one piece, as it is stored."""
+    config = parse_object(checkpoint.config, checkpoint.claims.origin)
+    family = family_of(config, checkpoint.claims.origin)
+    geometry, treated = treat(checkpoint, family)
+    tensors = tuple(
+        WholeTensor(
+            name=found.stored.name,
+            rule=found.rule,
+            layer=found.layer,
+            dtype=found.stored.dtype,
+            shape=found.stored.shape,
+            rows=found.rows,
+            pieces=(_whole(found.stored, num_rows(*found.rows)),),
+        )
+        for found in treated
+    )
+    declared = declared_layout(family, config, checkpoint.stamp, checkpoint.claims.origin)
+    stamp = checkpoint.stamp
+    if stamp is not None and stamp != declared and not trust_stamp:
+        raise Contradiction(
+            what=f"`{checkpoint.root}` is stamped {stamp}, but {family.title} is {declared}",
+            why="a conversion that moves rows only leaves its stamp",
+            fix=f"convert it back to {declared} rows first",
+        )
+    return Inventory(
+        checkpoint=checkpoint,
+        family=family,
+        geometry=geometry,
+        layout=stamp if stamp is not None and trust_stamp else declared,
+        tensors=tensors,
+        dropped=(),
+        notes=left_aside(family),
+        embedding_split="",
+    )
+
+
+def _whole(stored: StoredTensor, rows: int) -> Piece:
+    return Piece(
+        file=stored.file,
+        offset=stored.offset,
+        first_row=0,
+        last_row=rows,
+        first_byte=0,
+        last_byte=stored.nbytes // rows if rows else 0,
     )
 
 
@@ -298,7 +349,7 @@ def _pieces(
     copies: list[Piece] = []
     width = stored[0].dtype.nbytes
     total = sum(tensor.shape[0] for tensor in stored)
-    repeats = total // shape[0] if split is Split.KV_ROWS and shape[0] else 1
+    repeats = max(1, total // shape[0]) if split is Split.KV_ROWS and shape[0] else 1
     row = column = 0
     for tensor in stored:
         rows = tensor.shape[0]

@@ -1,0 +1,218 @@
+"""Families with query and key projections of their own, one feed-forward network or many experts.
+
+Source:
+    The modeling files of transformers 5.23, https://github.com/huggingface/transformers; every
+    entry is measured by `ropeconv families --probe` in the tests.
+"""
+
+from __future__ import annotations
+
+from ropeconv.knowledge.families.shapes import (
+    AT,
+    FULL_ATTENTION,
+    FULL_ONLY,
+    HEAD,
+    LAYER,
+    QUERY,
+    SLIDING,
+    head_norms,
+    heads,
+    part,
+    sizes,
+    stays,
+    wide_norms,
+)
+from ropeconv.knowledge.family import Family, Rule
+from ropeconv.words.layout import HALF_SPLIT, INTERLEAVED, RopeLayout
+
+
+def _plain(
+    name: str,
+    title: str,
+    rules: tuple[Rule, ...] = (),
+    *,
+    layout: RopeLayout = HALF_SPLIT,
+    r: str = "",
+    layers: str = "",
+    also: tuple[tuple[str, str], ...] = (),
+    **changed: str,
+) -> Family:
+    """The most common form: projections of their own, and perhaps norms."""
+    if r:
+        changed["r"] = r
+    return Family(
+        name=name,
+        title=title,
+        layout=layout,
+        rules=(*(rules or heads(layers=layers)),),
+        sizes=sizes(**changed),
+        stays=(*stays(), *also),
+        needs=() if r else FULL_ONLY,
+    )
+
+
+NORMED = (*heads(), *head_norms())
+WIDE = (*heads(), *wide_norms())
+SLIDING_NORMED = (*heads(layers=SLIDING), *head_norms(layers=SLIDING))
+# EXAONE 4 rotates all layers when there is no window, else those that have one
+EXAONE = f"not sliding_window or {SLIDING}"
+EXAONE_NORMED = (*heads(layers=EXAONE), *head_norms(layers=EXAONE))
+FULL_NORMED = (*heads(layers=FULL_ATTENTION), *head_norms(layers=FULL_ATTENTION))
+LFM_NORMED = (*heads(), *head_norms(q="q_layernorm", k="k_layernorm"))
+HUNYUAN = (*heads(), *head_norms(q="query_layernorm", k="key_layernorm"))
+GATED = (*heads(gate=True), *head_norms())
+NO_ROPE_LAYERS = "no_rope_layers[layer] if no_rope_layers else (layer + 1) % 4 != 0"
+COHERE2 = (
+    "layer_types[layer] == 'sliding_attention' if layer_types"
+    " else (layer + 1) % (sliding_window_pattern or 4) != 0"
+)
+GRIFFIN = LAYER + "temporal_block."
+GEMMA3N = (
+    (LAYER + "{altup,laurel}.*", "outside the attention"),
+    (LAYER + "{per_layer_input_gate,per_layer_projection,post_per_layer_input_norm}.weight",
+     "outside the attention"),
+    ("{base}{embed_tokens_per_layer,per_layer_model_projection,per_layer_projection_norm}.weight",
+     "outside the attention"),
+    ("{base}{altup_projections,altup_unembed_projections}.*", "outside the attention"),
+)  # fmt: skip
+INSIDE = "rope_parameters.partial_rotary_factor"
+BY_THETA = "layer_rope_theta[layer] if layer_rope_theta else True"
+
+PLAIN = (
+    _plain("arcee", "Arcee AFM"),
+    _plain("aria_text", "Aria, text"),
+    _plain("bitnet", "BitNet b1.58"),
+    _plain("cwm", "Code World Model"),
+    _plain("diffllama", "DiffLlama", also=((AT + "groupnorm.weight", "acts on values"),)),
+    _plain("falcon_h1", "Falcon-H1"),
+    _plain("gemma", "Gemma", D="head_dim or 256"),
+    _plain("gemma2", "Gemma 2", D="head_dim or 256"),
+    _plain("gpt_oss", "gpt-oss", D="head_dim or 64"),
+    _plain("granite", "Granite"),
+    _plain("granitemoe", "Granite MoE"),
+    _plain("granitemoeshared", "Granite MoE with shared experts"),
+    _plain("granite_swa", "Granite with sliding windows", layers=BY_THETA),
+    _plain("granitemoe_swa", "Granite MoE with sliding windows", layers=BY_THETA),
+    _plain("hyperclovax", "HyperCLOVA X"),
+    _plain("internlm3", "InternLM 3"),
+    _plain("iquestcoder", "IQuest Coder"),
+    _plain("jais2", "Jais 2"),
+    _plain("ministral", "Ministral"),
+    _plain("ministral3", "Ministral 3"),
+    _plain("mixtral", "Mixtral"),
+    _plain("olmo", "OLMo"),
+    _plain("phimoe", "Phi-3.5 MoE"),
+    _plain("qwen2", "Qwen 1.5, 2 and 2.5"),
+    _plain("qwen2_moe", "Qwen 1.5 and 2 MoE"),
+    _plain("seed_oss", "Seed-OSS"),
+    _plain("smollm3", "SmolLM 3", layers=NO_ROPE_LAYERS),
+    _plain("solar_open", "Solar Open", r=part(1.0)),
+    _plain("starcoder2", "StarCoder 2"),
+    _plain("vaultgemma", "VaultGemma", D="head_dim or 256"),
+    _plain(
+        "minimax",
+        "MiniMax-01",
+        heads(layers=FULL_ATTENTION),
+        also=(
+            (AT + "{qkv_proj,output_gate,norm}.{weight,bias}", "linear attention has no rotation"),
+            (AT + "{diagonal_decay,key_decay,query_decay,slope_rate}", "a buffer, no weight"),
+        ),
+    ),
+    _plain(
+        "recurrent_gemma",
+        "RecurrentGemma",
+        heads(GRIFFIN),
+        r=part(0.5),
+        also=(
+            (GRIFFIN + "{v_proj,o_proj}.{weight,bias}", "values are not rotated"),
+            (GRIFFIN + "{conv_1d,linear_out,linear_x,linear_y,rg_lru}.*", "the recurrent block"),
+        ),
+    ),
+    _plain("nemotron", "Nemotron 3 and 4", r=part(0.5)),
+    _plain("bamba", "Bamba", r=part(0.5)),
+    _plain(
+        "granitemoehybrid",
+        "Granite 4",
+        also=(("{base}layers.{layer}.{mamba,shared_mlp}.*", "outside the attention"),),
+    ),
+    _plain("phi", "Phi 1, 1.5 and 2", (*heads(), *head_norms(q="q_layernorm", k="k_layernorm")),
+           r=part(0.5)),
+    _plain(
+        "stablelm",
+        "StableLM 2",
+        (
+            *heads(),
+            *head_norms(q="q_layernorm.norms.{head}", k="k_layernorm.norms.{head}"),
+        ),
+        r=part(0.25),
+    ),
+    _plain(
+        "mimo_v2_flash",
+        "MiMo-V2 Flash",
+        (
+            *heads(layers=FULL_ATTENTION),
+            Rule(name=AT + "q_proj.{weight,bias}", rows=QUERY, layers=SLIDING,
+                 why="every query head is rotated"),
+            Rule(name=AT + "k_proj.{weight,bias}", rows=f"Repeat(2 * K, {HEAD})", layers=SLIDING,
+                 why="sliding layers have twice as many key heads"),
+        ),
+        r=part(0.334),
+    ),
+)  # fmt: skip
+
+WITH_NORMS = (
+    _plain("afmoe", "AFMoE (Trinity)", SLIDING_NORMED),
+    _plain("apertus", "Apertus", NORMED),
+    _plain("beam", "Beam", SLIDING_NORMED),
+    _plain("doge", "Doge", NORMED),
+    _plain("dots1", "dots.llm1", NORMED),
+    _plain("exaone4", "EXAONE 4", EXAONE_NORMED),
+    _plain("exaone_moe", "EXAONE MoE", EXAONE_NORMED),
+    _plain("flex_olmo", "FlexOLMo", WIDE),
+    _plain("flint", "Flint", SLIDING_NORMED),
+    _plain("gemma3_text", "Gemma 3, text", NORMED, D="head_dim or 256"),
+    _plain("glm4_moe", "GLM-4.5 and 4.6", NORMED, r=part(0.5)),
+    _plain("hunyuan_v1_dense", "HunYuan, dense", HUNYUAN),
+    _plain("hunyuan_v1_moe", "HunYuan, MoE", HUNYUAN),
+    _plain("hy_v3", "HY 3", NORMED),
+    _plain("kolibri1", "Kolibri", EXAONE_NORMED),
+    _plain("lfm2", "LFM 2", LFM_NORMED),
+    _plain("lfm2_moe", "LFM 2 MoE", LFM_NORMED),
+    _plain("lfm3", "LFM 3", NORMED),
+    _plain("mellum", "Mellum", NORMED),
+    _plain("minimax_m2", "MiniMax-M2", WIDE,
+           r="rotary_dim or int(D * (rope_parameters.partial_rotary_factor or 1))"),
+    _plain("olmo2", "OLMo 2", WIDE),
+    _plain("olmo3", "OLMo 3", WIDE),
+    _plain("olmo_hybrid", "OLMo Hybrid", WIDE),
+    _plain("olmoe", "OLMoE", WIDE),
+    _plain("qwen3", "Qwen 3", NORMED, D="head_dim or 128"),
+    _plain("qwen3_moe", "Qwen 3 MoE", NORMED),
+    _plain("qwen3_vl_text", "Qwen 3 VL, text", NORMED, D="head_dim or 128"),
+    _plain("qwen3_vl_moe_text", "Qwen 3 VL MoE, text", NORMED),
+    _plain("qwen2_vl_text", "Qwen 2 VL, text"),
+    _plain("qwen2_5_vl_text", "Qwen 2.5 VL, text"),
+    _plain("glm4v_moe_text", "GLM-4.5V, text", r=part(0.5)),
+    _plain("gemma3n_text", "Gemma 3n, text", NORMED, D="head_dim or 256", also=GEMMA3N),
+    _plain("minimax_m3_vl_text", "MiniMax-M3, text", NORMED, r=part(1.0, INSIDE)),
+    _plain("qwen3_next", "Qwen 3 Next", GATED, r=part(0.25), D="head_dim or 256"),
+    _plain("qwen3_5_text", "Qwen 3.5, text", GATED, r=part(0.25), D="head_dim or 256"),
+    _plain("qwen3_5_moe_text", "Qwen 3.5 MoE, text", GATED, r=part(0.25), D="head_dim or 256"),
+)  # fmt: skip
+
+ADJACENT = (
+    _plain("cohere", "Command R", WIDE, layout=INTERLEAVED),
+    _plain("cohere2", "Command R7B and A", layout=INTERLEAVED, layers=COHERE2),
+    _plain("cohere2_moe", "Command, MoE", layout=INTERLEAVED, layers=f"force_rope or ({COHERE2})"),
+    _plain("ernie4_5", "ERNIE 4.5", layout=INTERLEAVED),
+    _plain("ernie4_5_moe", "ERNIE 4.5 MoE", layout=INTERLEAVED),
+    _plain("glm", "GLM 4 (2024)", layout=INTERLEAVED, r=part(0.5)),
+    _plain("glm4", "GLM 4 (2025)", layout=INTERLEAVED, r=part(0.5)),
+    _plain("glm4v_text", "GLM-4.1V, text", layout=INTERLEAVED, r=part(1.0)),
+    _plain("glm_ocr_text", "GLM-OCR, text", layout=INTERLEAVED, r=part(1.0)),
+    _plain("ernie4_5_vl_moe_text", "ERNIE 4.5 VL, text", layout=INTERLEAVED),
+    _plain("helium", "Helium", layout=INTERLEAVED),
+    _plain("llama4_text", "Llama 4, text", layout=INTERLEAVED, layers=NO_ROPE_LAYERS),
+)
+
+DENSE = (*PLAIN, *WITH_NORMS, *ADJACENT)

@@ -1,0 +1,229 @@
+"""Families whose queries, keys and values come from one projection, in one of five forms.
+
+The number of rows is the same in all of them, so the form is a property of the family.
+"""
+
+from __future__ import annotations
+
+from ropeconv.knowledge.families.shapes import (
+    AT,
+    BLOCKS,
+    FULL_ONLY,
+    HEAD,
+    LAYER,
+    ONE_KEY,
+    PER_GROUP,
+    PER_HEAD,
+    fused,
+    head_norms,
+    heads,
+    part,
+    sizes,
+    stays,
+)
+from ropeconv.knowledge.family import Family, Rule
+from ropeconv.words.layout import HALF_SPLIT, INTERLEAVED
+
+_H = "{base}h.{layer}."
+_EACH = "each head has its query, key and value rows together"
+_JOINED = "all queries, then all keys, then all values"
+_GROUP = "each group has its queries, then its key, then its value"
+_OLD_HEADS = "num_attention_heads or n_head"
+# Falcon: the three fused forms, chosen by the config
+_NEW = "new_decoder_architecture"
+_FALCON = _H + "self_attention.query_key_value.{weight,bias}"
+
+FUSED = (
+    Family(
+        name="gpt_neox",
+        title="GPT-NeoX and Pythia",
+        layout=HALF_SPLIT,
+        bases=("gpt_neox.", ""),
+        rules=fused(LAYER + "attention.query_key_value", PER_HEAD, _EACH),
+        sizes=sizes(
+            r=part(0.25, "rope_parameters.partial_rotary_factor or rotary_pct or"
+                         " partial_rotary_factor")
+        ),
+        stays=stays(at="attention."),
+    ),
+    Family(
+        name="gpt_neox_japanese",
+        title="GPT-NeoX Japanese",
+        layout=HALF_SPLIT,
+        bases=("gpt_neox_japanese.", ""),
+        rules=fused(LAYER + "attention.query_key_value", PER_HEAD, _EACH),
+        sizes=sizes(r="int(D * (rope_parameters.partial_rotary_factor or rotary_pct or 1))"),
+        stays=stays(at="attention."),
+    ),
+    Family(
+        name="persimmon",
+        title="Persimmon",
+        layout=HALF_SPLIT,
+        rules=(
+            *fused(AT + "query_key_value", PER_HEAD, _EACH),
+            *head_norms(q="q_layernorm", k="k_layernorm"),
+        ),
+        sizes=sizes(r=part(0.5)),
+        stays=stays(),
+    ),
+    Family(
+        name="phi3",
+        title="Phi 3 and 4",
+        layout=HALF_SPLIT,
+        rules=fused(AT + "qkv_proj", BLOCKS, _JOINED),
+        sizes=sizes(r=part(1.0)),
+        stays=stays(),
+    ),
+    Family(
+        name="dbrx",
+        title="DBRX",
+        layout=HALF_SPLIT,
+        bases=("transformer.", ""),
+        rules=fused(
+            "{base}blocks.{layer}.norm_attn_norm.attn.Wqkv", BLOCKS, _JOINED
+        ),
+        sizes=sizes(
+            C="d_model", H="n_heads", K="attn_config.kv_n_heads or H", L="n_layers"
+        ),
+        stays=(
+            *stays("{base}blocks.{layer}.", "norm_attn_norm.attn."),
+            ("{base}blocks.{layer}.norm_attn_norm.{norm_1,norm_2}.weight", "a norm"),
+            ("{base}blocks.{layer}.norm_attn_norm.attn.out_proj.weight", "reads values"),
+        ),
+    ),
+    Family(
+        name="falcon",
+        title="Falcon",
+        layout=HALF_SPLIT,
+        bases=("transformer.", ""),
+        rules=(
+            Rule(name=_FALCON, rows=PER_GROUP, layers=_NEW, why=_GROUP),
+            Rule(
+                name=_FALCON,
+                rows=ONE_KEY,
+                layers=f"not {_NEW} and multi_query",
+                why="all queries, then the one key and the one value that they share",
+            ),
+            Rule(
+                name=_FALCON,
+                rows=PER_HEAD,
+                layers=f"not {_NEW} and not multi_query",
+                why=_EACH,
+            ),
+        ),
+        sizes=sizes(
+            H=_OLD_HEADS,
+            K=f"(num_kv_heads or n_head_kv or H) if {_NEW} else 1 if multi_query else H",
+            L="num_hidden_layers or n_layer",
+        ),
+        stays=stays(_H, "self_attention."),
+        needs=(("not alibi", "this Falcon adds ALiBi and rotates nothing"),),
+    ),
+    Family(
+        name="gptj",
+        title="GPT-J",
+        layout=INTERLEAVED,
+        bases=("transformer.", ""),
+        rules=heads(_H + "attn."),
+        sizes=sizes(C="n_embd", H="n_head", r="rotary_dim or 64", L="n_layer"),
+        stays=stays(_H, "attn."),
+    ),
+    Family(
+        name="codegen",
+        title="CodeGen",
+        layout=INTERLEAVED,
+        bases=("transformer.", ""),
+        rules=(
+            Rule(
+                name=_H + "attn.qkv_proj.weight",
+                rows=f"Repeat(4, Repeat(G, {HEAD}), Keep(G * D), Repeat(G, {HEAD}))",
+                why="four blocks of heads, each with its queries, values and keys in this order",
+            ),
+        ),
+        sizes=sizes(C="n_embd", H="n_head", r="rotary_dim or 64", G="H // 4", L="n_layer"),
+        stays=(
+            *stays(_H, "attn."),
+            (_H + "attn.causal_mask", "a buffer, no weight"),
+        ),
+    ),
+)  # fmt: skip
+
+# Code that comes with the checkpoint, not with transformers: layouts were read, not measured.
+REMOTE = (
+    Family(
+        name="internlm2",
+        title="InternLM 2",
+        layout=HALF_SPLIT,
+        rules=fused(LAYER + "attention.wqkv", PER_GROUP, _GROUP),
+        sizes=sizes(),
+        stays=stays(at="attention."),
+        needs=FULL_ONLY,
+    ),
+    Family(
+        name="internlm",
+        title="InternLM 1",
+        layout=HALF_SPLIT,
+        rules=heads(),
+        sizes=sizes(),
+        stays=stays(),
+        needs=FULL_ONLY,
+    ),
+    Family(
+        name="baichuan",
+        title="Baichuan 7B",
+        layout=HALF_SPLIT,
+        rules=fused(AT + "W_pack", BLOCKS, _JOINED),
+        sizes=sizes(),
+        stays=stays(),
+        needs=(("C != 5120", "Baichuan 13B adds ALiBi and rotates nothing"),),
+    ),
+    Family(
+        name="minicpm",
+        title="MiniCPM 1 and 2",
+        layout=HALF_SPLIT,
+        rules=heads(),
+        sizes=sizes(),
+        stays=stays(),
+        needs=FULL_ONLY,
+    ),
+    Family(
+        name="exaone",
+        title="EXAONE 3 and 3.5",
+        layout=HALF_SPLIT,
+        bases=("transformer.", ""),
+        rules=heads(_H + "attn.attention."),
+        sizes=sizes(L="num_hidden_layers or num_layers"),
+        stays=(
+            *stays(_H, "attn.attention."),
+            (_H + "mlp.*", "outside the attention"),
+        ),
+        needs=FULL_ONLY,
+    ),
+    Family(
+        name="chatglm",
+        title="ChatGLM 2, 3 and GLM-4 (original files)",
+        layout=INTERLEAVED,
+        bases=("transformer.encoder.", "encoder."),
+        rules=fused(LAYER + "self_attention.query_key_value", BLOCKS, _JOINED),
+        sizes=sizes(
+            K="multi_query_group_num if multi_query_attention else H",
+            D="kv_channels or C // H",
+            r="D // 2",
+            L="num_layers",
+            V="padded_vocab_size",
+        ),
+        stays=(
+            *stays(at="self_attention."),
+            ("transformer.{embedding,output_layer,rotary_pos_emb}.*", "outside the attention"),
+        ),
+    ),
+    Family(
+        name="qwen",
+        title="Qwen 1",
+        layout=HALF_SPLIT,
+        bases=("transformer.", ""),
+        rules=fused(_H + "attn.c_attn", BLOCKS, _JOINED),
+        sizes=sizes(K="H", D="kv_channels or C // H"),
+        stays=stays(_H, "attn."),
+    ),
+)

@@ -1,0 +1,66 @@
+"""Model types that are known and refused, each with its reason."""
+
+from __future__ import annotations
+
+_ALIBI = "it adds ALiBi to its scores and rotates nothing"
+_LEARNED = "its positions are learned embeddings; it rotates nothing"
+_NONE = "its attention has no positions; it rotates nothing"
+_STATE = "it is a state-space or recurrent model; it rotates nothing"
+_BEFORE = "it rotates hidden states before the projection, so columns would move and not rows"
+_SHARED = (
+    "values are made from the key projection's rows, so columns of the output projection would"
+    " have to follow"
+)
+_VALUE = "its values may be rotated too, so columns of the output projection would have to follow"
+
+REFUSED = {
+    "bloom": _ALIBI,
+    "mpt": _ALIBI,
+    "biogpt": _LEARNED,
+    "ctrl": "its positions are sinusoids added to embeddings; it rotates nothing",
+    "gpt2": _LEARNED,
+    "gpt_bigcode": _LEARNED,
+    "gpt_neo": _LEARNED,
+    "openai-gpt": _LEARNED,
+    "opt": _LEARNED,
+    "xglm": "its positions are sinusoids added to embeddings; it rotates nothing",
+    "bert": _LEARNED,
+    "roberta": _LEARNED,
+    "bart": _LEARNED,
+    "t5": "it adds a learned bias to its scores; it rotates nothing",
+    "whisper": _LEARNED,
+    "git": _LEARNED,
+    "jamba": _NONE,
+    "nemotron_h": _NONE,
+    "kimi_linear": _NONE,
+    "parakeet": "it adds relative positions to its scores; it rotates nothing",
+    "nemotron_asr_streaming": "it adds relative positions to its scores; it rotates nothing",
+    "mamba": _STATE,
+    "mamba2": _STATE,
+    "falcon_mamba": _STATE,
+    "rwkv": _STATE,
+    "xlstm": _STATE,
+    "zamba": _NONE,
+    "wav2vec2-conformer": _BEFORE,
+    "wav2vec2-bert": _BEFORE,
+    "seamless_m4t": _BEFORE,
+    "seamless_m4t_v2": "it adds relative positions to its scores; it rotates nothing",
+    "vjepa2": "the two rows of a pair get different angles, which no order of rows can express",
+    "deepseek_v4": "its keys are its values, rotated and back; columns would have to follow",
+    "gemma4": _SHARED,
+    "gemma4_text": _SHARED,
+    "gemma4_unified": _SHARED,
+    "gemma4_unified_text": _SHARED,
+    "diffusion_gemma": _SHARED,
+    "roformer": _VALUE,
+    "clvp": _VALUE,
+    "nanochat": "it rotates half-split pairs in the opposite direction, which a reorder cannot"
+    " express",
+    "zaya": "convolutions over channels lie between its projections and its rotation",
+    "jetmoe": "its queries come from the experts of its attention",
+    "mistral_large4": "layers share keys, and it learns a factor for each frequency",
+    "mistral_large4_text": "layers share keys, and it learns a factor for each frequency",
+    "moshi": "its depth decoder has weights of three axes under the same names",
+    "kyutai_speech_to_text": "its depth decoder has weights of three axes under the same names",
+    "zamba2": "adapters of its shared attention carry the same rows",
+}

@@ -1,0 +1,185 @@
+"""Tiny random models of transformers' model types, of odd geometry: what a probe looks into.
+
+6 query heads, 2 key heads of 10 rows and a hidden size of 60 tell heads from rows and rows from
+columns. Where a type cannot be that odd, its entry below says how near it comes.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+from ropeconv.words.errors import Unsupported
+
+SIZES: dict[str, Any] = {
+    "hidden_size": 60,
+    "n_embd": 60,
+    "d_model": 60,
+    "num_attention_heads": 6,
+    "n_head": 6,
+    "n_heads": 6,
+    "num_key_value_heads": 2,
+    "head_dim": 10,
+    "intermediate_size": 22,
+    "ffn_hidden_size": 22,
+    "num_hidden_layers": 4,
+    "n_layer": 2,
+    "n_layers": 2,
+    "vocab_size": 51,
+    "max_position_embeddings": 64,
+    "moe_intermediate_size": 22,
+    "shared_expert_intermediate_size": 22,
+    "n_routed_experts": 4,
+    "num_experts": 4,
+    "num_local_experts": 4,
+    "num_experts_per_tok": 2,
+    "n_group": 1,
+    "topk_group": 1,
+    "n_shared_experts": 1,
+    "qk_nope_head_dim": 4,
+    "qk_rope_head_dim": 6,
+    "v_head_dim": 8,
+    "kv_lora_rank": 14,
+    "q_lora_rank": 18,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "index_n_heads": 3,
+    "index_head_dim": 10,
+    "index_topk": 4,
+    "sliding_window": 8,
+}
+LEFT_OUT = object()
+
+_LATENT = {"num_key_value_heads": 6, "head_dim": 6}
+_SECTIONS = {
+    "rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [2, 2, 1]}
+}
+_MAMBA = {
+    "mamba_n_heads": 12,
+    "mamba_d_head": 10,
+    "mamba_d_state": 4,
+    "mamba_n_groups": 1,
+    "mamba_chunk_size": 4,
+}
+_DELTA = {
+    "linear_num_key_heads": 2,
+    "linear_num_value_heads": 2,
+    "linear_key_head_dim": 4,
+    "linear_value_head_dim": 4,
+    "partial_rotary_factor": 0.6,
+}
+_PART_INSIDE = {
+    "rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "partial_rotary_factor": 0.6}
+}
+_EACH_KIND = dict.fromkeys(("full_attention", "sliding_attention"), _PART_INSIDE["rope_parameters"])
+_PART = {"partial_rotary_factor": 0.6}
+SPECIAL: dict[str, dict[str, Any]] = {
+    "axk1": _LATENT,
+    "axk2": _LATENT,
+    "bamba": {**_MAMBA, **_PART_INSIDE, "attn_layer_indices": [1, 3]},
+    "codegen": {"n_embd": 80, "n_head": 8, "rotary_dim": 6, "n_ctx": 64, "n_positions": 64,
+                "head_dim": LEFT_OUT, "hidden_size": LEFT_OUT, "num_attention_heads": LEFT_OUT},
+    "dbrx": {"attn_config": {"kv_n_heads": 2, "rope_theta": 1e4, "clip_qkv": 8},
+             "ffn_config": {"ffn_hidden_size": 22, "moe_num_experts": 4, "moe_top_k": 2},
+             "num_key_value_heads": LEFT_OUT, "max_seq_len": 64, "head_dim": LEFT_OUT},
+    "deepseek_v2": _LATENT,
+    "deepseek_v3": _LATENT,
+    "deepseek_v32": _LATENT,
+    "ernie4_5_vl_moe_text": {"moe_intermediate_size": [22, 22], **_SECTIONS},
+    "falcon": {"head_dim": LEFT_OUT, "num_kv_heads": 2, "new_decoder_architecture": True,
+               "num_key_value_heads": LEFT_OUT},
+    "gemma3n_text": {"num_kv_shared_layers": 0, "intermediate_size": [22] * 4,
+                     "vocab_size_per_layer_input": 51, "hidden_size_per_layer_input": 6,
+                     "activation_sparsity_pattern": [0.0] * 4, "laurel_rank": 4,
+                     "layer_types": ["sliding_attention", "full_attention"] * 2},
+    "glm4_moe_lite": _LATENT,
+    "glm4v_moe_text": {"rope_parameters": {"rope_type": "default", "rope_theta": 1e4,
+                                           "partial_rotary_factor": 0.6,
+                                           "mrope_section": [1, 1, 1]}},
+    "glm4v_text": _SECTIONS,
+    "glm_moe_dsa": _LATENT,
+    "glm_ocr_text": _SECTIONS,
+    "gptj": {"rotary_dim": 6, "n_positions": 64, "head_dim": LEFT_OUT},
+    "granitemoehybrid": {**_MAMBA, "layer_types": ["mamba", "attention"] * 2,
+                         "position_embedding_type": "rope", "mamba_n_heads": 12},
+    "lfm2_moe": {"layer_types": ["conv", "full_attention"] * 2},
+    "longcat_flash": {**_LATENT, "num_layers": 2, "num_hidden_layers": LEFT_OUT,
+                      "zero_expert_num": 1, "moe_topk": 2, "expert_ffn_hidden_size": 22},
+    "minicpm3": _LATENT,
+    "falcon_h1": {**_MAMBA, "mamba_d_ssm": 24, "mamba_n_heads": 4, "mamba_d_head": 6},
+    "glm": _PART,
+    "glm4": _PART,
+    "mimo_v2_flash": {"rope_parameters": _EACH_KIND, "v_head_dim": 10, "num_key_value_heads": 1},
+    "nemotron": _PART,
+    "qwen3_5_moe_text": _DELTA,
+    "qwen3_5_text": _DELTA,
+    "qwen3_next": _DELTA,
+    "recurrent_gemma": _PART,
+    "mistral4": {**_LATENT, "head_dim": 12, "qk_nope_head_dim": 6},
+    "persimmon": {"partial_rotary_factor": 0.6, "head_dim": LEFT_OUT},
+    "phi": {"partial_rotary_factor": 0.6, "head_dim": LEFT_OUT, "qk_layernorm": True},
+    "qwen2_5_vl_text": _SECTIONS,
+    "qwen2_vl_text": _SECTIONS,
+    "stablelm": {"qk_layernorm": True, "partial_rotary_factor": 0.6},
+    "youtu": _LATENT,
+    "cohere": {"use_qk_norm": True, "attention_bias": True},
+    "glm4_moe": {"use_qk_norm": True, "attention_bias": True, **_PART},
+    "qwen3": {"attention_bias": True},
+}  # fmt: skip
+
+
+def tiny_config(model_type: str, **changed: Any) -> Any:  # noqa: ANN401 - transformers' own classes
+    """A config of that type with small odd sizes.
+
+    Raises:
+        Unsupported: the installed transformers has no such model type.
+    """
+    from transformers import CONFIG_MAPPING  # noqa: PLC0415 - optional and slow to import
+
+    if model_type not in CONFIG_MAPPING:
+        raise Unsupported(
+            what=f"the installed transformers has no model type `{model_type[:60]}`",
+            fix="check the spelling, or install the version that has it",
+        )
+    kind = CONFIG_MAPPING[model_type]
+    plain = kind()
+    known = {*vars(plain), *getattr(plain, "attribute_map", {})}
+    chosen = {key: value for key, value in SIZES.items() if key in known or hasattr(plain, key)}
+    chosen |= SPECIAL.get(model_type, {})
+    chosen |= changed
+    return kind(**{key: value for key, value in chosen.items() if value is not LEFT_OUT})
+
+
+def tiny_model(config: Any, attention: str = "eager") -> Any:  # noqa: ANN401
+    """A random model of that config, in float64, with every vector of its own."""
+    import torch  # noqa: PLC0415 - the caller decides to pay for it
+    from transformers import AutoModel, AutoModelForCausalLM  # noqa: PLC0415
+
+    model = None
+    for choice in (attention, "sdpa", "eager"):  # some are older than attention by name
+        torch.manual_seed(0)
+        try:
+            model = _make(config, choice, (AutoModelForCausalLM, AutoModel))
+        except (KeyError, ValueError):
+            continue
+        break
+    assert model is not None
+    return model.double().eval()
+
+
+def _make(config: Any, attention: str, kinds: tuple[Any, ...]) -> Any:  # noqa: ANN401
+    choices = {"attn_implementation": attention, "experts_implementation": "eager"}
+    for kind in kinds:
+        try:
+            return kind.from_config(config, **choices)
+        except ValueError as error:
+            if "Unrecognized configuration class" not in str(error):
+                raise
+    module = import_module(type(config).__module__.replace("configuration_", "modeling_"))
+    kind = next(
+        kind
+        for name, kind in vars(module).items()
+        if name.endswith("TextModel") and getattr(kind, "config_class", None) is type(config)
+    )
+    return kind._from_config(config, **choices)  # noqa: SLF001 - what AutoModel calls itself

@@ -1,0 +1,245 @@
+"""What a family's table says of each stored tensor: its rows, or why they stay.
+
+Shapes are the truth: every rotary tensor must have exactly the rows that the config's sizes give,
+and every other tensor must be one that the family is known to have.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ropeconv.formats.checkpoint import Checkpoint, StoredTensor, parse_object
+from ropeconv.knowledge.family import Family, Rule, parse_rows
+from ropeconv.knowledge.formula import evaluate, solve
+from ropeconv.words.errors import Contradiction, IncompleteSource, NotSaid, RowsError, Unsupported
+from ropeconv.words.layout import HALF_SPLIT, INTERLEAVED, Keep, RopeLayout, Rows, num_rows
+from ropeconv.words.model import Geometry, Note
+
+
+@dataclass(frozen=True, kw_only=True)
+class Treated:
+    """A stored tensor, and what its rows are.
+
+    Attributes:
+        rule: why says what happens to it.
+        rows: all `Keep` where nothing moves.
+    """
+
+    stored: StoredTensor
+    rule: Rule
+    layer: int | None
+    rows: tuple[Rows, ...]
+
+
+def treat(checkpoint: Checkpoint, family: Family) -> tuple[Geometry, tuple[Treated, ...]]:
+    """Every tensor of a Hugging Face checkpoint, in the order of its files.
+
+    Raises:
+        Unsupported: a tensor or a setting that the family's table does not know.
+        Contradiction: rows that do not fit the config.
+        IncompleteSource: a layer, or one of the projections of a layer, is missing.
+        NotSaid: a size that the config does not state.
+    """
+    config = parse_object(checkpoint.config, checkpoint.claims.origin)
+    inner = config.get(family.inner) if family.inner else None
+    names = dict(inner) if isinstance(inner, dict) else config
+    for formula, why in family.needs:
+        if not evaluate(formula, {**names, **solve(family.sizes, names)}):
+            raise Unsupported(what=f"`{checkpoint.root}` cannot be reordered", why=why)
+    sizes = _sizes(family, names, checkpoint.claims.origin)
+    treated = tuple(_treat(stored, family, names, sizes) for stored in checkpoint.tensors)
+    stray = [
+        stored.name
+        for stored, found in zip(checkpoint.tensors, treated, strict=True)
+        if found is None
+    ]
+    if stray:
+        raise Unsupported(
+            what=f"`{checkpoint.root}` has {len(stray)} tensors that {family.title} does not have,"
+            f" the first is `{stray[0][:120]}`",
+            why="a tensor that is left out in silence is a different model",
+            fix="check the model type; biases, norms or adapters mean another family",
+        )
+    known = [found for found in treated if found is not None]
+    _check_complete(checkpoint, family, known, sizes, names)
+    geometry = Geometry(
+        num_layers=sizes["L"],
+        hidden_size=sizes["C"],
+        num_heads=sizes["H"],
+        num_kv_heads=sizes["K"],
+        head_dim=sizes["D"],
+        intermediate_size=_integer(names.get("intermediate_size")),
+        vocab_size=_integer(names.get("vocab_size")),
+    )
+    return geometry, tuple(known)
+
+
+def declared_layout(
+    family: Family, config: Mapping[str, Any], stamp: RopeLayout | None, origin: str
+) -> RopeLayout:
+    """The layout by the family, and by the switch in the config where it has one.
+
+    Raises:
+        Contradiction: the switch and the stamp of an earlier conversion differ.
+    """
+    if not family.switch:
+        return family.layout
+    declared = HALF_SPLIT if config.get(family.switch) is False else INTERLEAVED
+    if stamp is not None and stamp != declared:
+        raise Contradiction(
+            what=f"`{origin}` says {declared} rows by `{family.switch}`, the files are stamped"
+            f" {stamp}",
+            why="the switch tells the runtime how to rotate",
+            fix="one of the two was edited; take the original",
+        )
+    return declared
+
+
+def left_aside(family: Family) -> tuple[Note, ...]:
+    """Groups of tensors with a layout of their own, which no conversion of the others touches."""
+    return tuple(
+        Note(
+            kind="kept",
+            text=f"`{rule.name}` stays {rule.aside}: {rule.why}",
+        )
+        for rule in family.rules
+        if rule.aside is not None
+    )
+
+
+def _integer(value: object) -> int:
+    return value if type(value) is int else 0
+
+
+def _sizes(family: Family, names: Mapping[str, Any], origin: str) -> dict[str, int]:
+    """The letters of the notation; those that only rules of other layers use may be absent."""
+    found = solve(family.sizes, names)
+    used = {
+        letter
+        for rule in family.rules
+        for letter, _ in family.sizes
+        if letter in rule.rows.replace("Keep", "").replace("Rope", "").replace("Repeat", "")
+    }
+    formulas = dict(family.sizes)
+    for letter in sorted({*used, "L", "C", "H"}):
+        value = found.get(letter)
+        if type(value) is not int or value <= 0:
+            raise NotSaid(
+                what=f"`{origin}` does not give the size {letter}, found {str(value)[:40]}",
+                why=f"it is `{formulas[letter]}` for {family.title}, and must not be guessed",
+                fix="add the keys to the config",
+            )
+    if "r" in used and (found["r"] > found["D"] or found["r"] % 2):
+        raise Contradiction(
+            what=f"`{origin}` says that {found['r']} rows of a head of {found['D']} are rotated",
+            why="rotary rows are an even part of the head",
+            fix="find the right config",
+        )
+    if "G" in used and found["H"] % found["K"]:
+        raise Contradiction(
+            what=f"{found['H']} query heads cannot share {found['K']} key heads evenly",
+            why=f"`{origin}` says so",
+        )
+    return {letter: value if type(value) is int else 0 for letter, value in found.items()}
+
+
+def _treat(
+    stored: StoredTensor, family: Family, names: Mapping[str, Any], sizes: Mapping[str, int]
+) -> Treated | None:
+    matched = family.matches(stored.name)
+    for rule, layer in matched:
+        if rule.layers and not evaluate(rule.layers, {**names, **sizes, "layer": layer}):
+            continue
+        rows = _rows_of(stored, rule, sizes)
+        if rule.aside is not None:
+            rows = _kept(stored)
+        return Treated(stored=stored, rule=rule, layer=layer, rows=rows)
+    if matched:
+        rule, layer = matched[0]
+        still = Rule(name=rule.name, rows="", why="this layer does not rotate")
+        return Treated(stored=stored, rule=still, layer=layer, rows=_kept(stored))
+    why = family.reason_to_stay(stored.name)
+    if why is None:
+        return None
+    still = Rule(name=stored.name, rows="", why=why)
+    return Treated(stored=stored, rule=still, layer=None, rows=_kept(stored))
+
+
+def _kept(stored: StoredTensor) -> tuple[Rows, ...]:
+    return (Keep(math.prod(stored.shape[:1])),)
+
+
+def _rows_of(stored: StoredTensor, rule: Rule, sizes: Mapping[str, int]) -> tuple[Rows, ...]:
+    """The rule's rows. They may be spread over the leading axes: `[heads, head_dim]` of a norm."""
+    try:
+        rows = parse_rows(rule.rows, sizes)
+    except RowsError as error:
+        raise Contradiction(
+            what=f"`{stored.name}` cannot have the rows {rule.rows}",
+            why=f"{error.what}, with {_said(rule.rows, sizes)}",
+            fix="the config belongs to another model",
+        ) from error
+    expected = num_rows(*rows)
+    leading = [math.prod(stored.shape[:axes]) for axes in range(1, len(stored.shape) + 1)]
+    if expected in leading[:2]:
+        return rows
+    raise Contradiction(
+        what=f"`{stored.name}` has the shape {list(stored.shape)}, expected {expected} rows",
+        why=f"its rows are {rule.rows} with {_said(rule.rows, sizes)}, which `config.json` gives",
+        fix="the config belongs to another model; a wrong head count gives a silently wrong model",
+    )
+
+
+def _said(rows: str, sizes: Mapping[str, int]) -> str:
+    bare = rows.replace("Keep", "").replace("Rope", "").replace("Repeat", "")
+    return ", ".join(f"{letter} = {size}" for letter, size in sizes.items() if letter in bare)
+
+
+def _check_complete(
+    checkpoint: Checkpoint,
+    family: Family,
+    treated: Sequence[Treated],
+    sizes: Mapping[str, int],
+    names: Mapping[str, Any],
+) -> None:
+    """Every layer is there, and in each that rotates all projections are."""
+    moved: dict[int, set[str]] = {}
+    for found in treated:
+        if found.layer is not None and found.rule.rows and found.stored.name.endswith(".weight"):
+            moved.setdefault(found.layer, set()).add(found.rule.name)
+    if not moved:
+        raise IncompleteSource(
+            what=f"`{checkpoint.root}` has no tensor that {family.title} rotates",
+            why="either files are missing, or no layer of this config rotates",
+        )
+    for layer, present in sorted(moved.items()):
+        for rule in family.rules:
+            applies = not rule.layers or evaluate(rule.layers, {**names, **sizes, "layer": layer})
+            if applies and not rule.optional and rule.name not in present:
+                raise IncompleteSource(
+                    what=f"layer {layer} of `{checkpoint.root}` has no tensor"
+                    f" `{rule.name.replace('{layer}', str(layer))}`",
+                    why="queries and keys move together or the model is broken",
+                    fix="download the missing files",
+                )
+    layers = {found.layer for found in treated if found.layer is not None}
+    seen = {*layers, *_layer_numbers(treated)}
+    if missing := sorted(set(range(sizes["L"])) - seen):
+        raise IncompleteSource(
+            what=f"layer {missing[0]} is missing from `{checkpoint.root}`",
+            why=f"the config says {sizes['L']} layers",
+            fix="download the missing files",
+        )
+
+
+def _layer_numbers(treated: Sequence[Treated]) -> set[int]:
+    """Numbers in the names of tensors that stay: layers without attention have only such."""
+    return {
+        int(word)
+        for found in treated
+        for word in found.stored.name.split(".")[:6]
+        if word.isdecimal()
+    }
