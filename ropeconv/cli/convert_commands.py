@@ -16,6 +16,7 @@ from ropeconv.cli.options import (
     IoKind,
     Jobs,
     Json,
+    NoColor,
     Overwrite,
     Quiet,
     Report,
@@ -95,6 +96,7 @@ def meta_to_hf(
     json: Json = False,
     report: Report = None,
     quiet: Quiet = False,
+    no_color: NoColor = False,
     debug: Debug = False,
 ) -> None:
     """Meta format with interleaved rows to Hugging Face format with half-split rows.
@@ -102,7 +104,9 @@ def meta_to_hf(
     SRC holds params.json and consolidated weights, in any number of ranks. DST gets config.json,
     safetensors and the side files.
     """
-    speech = Speech(json=json, quiet=quiet, report=report, debug=debug, forms=CONVERSION)
+    speech = Speech(
+        json=json, quiet=quiet, report=report, debug=debug, no_color=no_color, forms=CONVERSION
+    )
     with speaking(speech):
         said = Said(theta=theta, rope_factor=rope_factor, context_length=context_length)
         options = HfOptions(max_shard_nbytes=parse_size(max_shard_size))
@@ -154,6 +158,7 @@ def hf_to_meta(
     json: Json = False,
     report: Report = None,
     quiet: Quiet = False,
+    no_color: NoColor = False,
     debug: Debug = False,
 ) -> None:
     """Hugging Face format with half-split rows to Meta format with interleaved rows.
@@ -161,7 +166,9 @@ def hf_to_meta(
     SRC holds config.json and safetensors. DST gets params.json, consolidated weights and the side
     files.
     """
-    speech = Speech(json=json, quiet=quiet, report=report, debug=debug, forms=CONVERSION)
+    speech = Speech(
+        json=json, quiet=quiet, report=report, debug=debug, no_color=no_color, forms=CONVERSION
+    )
     with speaking(speech):
         with progress_of(speech) as listen, stopping() as stop:
             done = convert(
@@ -195,6 +202,7 @@ def interleaved_to_half(
     json: Json = False,
     report: Report = None,
     quiet: Quiet = False,
+    no_color: NoColor = False,
     debug: Debug = False,
 ) -> None:
     """Interleaved rows to half-split rows, within Hugging Face's format.
@@ -211,7 +219,9 @@ def interleaved_to_half(
         effort=Effort(jobs=jobs or default_jobs(), io=io, sync=sync),
         look=not trust_declared_layout,
         dry_run=dry_run,
-        speech=Speech(json=json, quiet=quiet, report=report, debug=debug, forms=CONVERSION),
+        speech=Speech(
+            json=json, quiet=quiet, report=report, debug=debug, no_color=no_color, forms=CONVERSION
+        ),
     )
 
 
@@ -232,6 +242,7 @@ def half_to_interleaved(
     json: Json = False,
     report: Report = None,
     quiet: Quiet = False,
+    no_color: NoColor = False,
     debug: Debug = False,
 ) -> None:
     """Half-split rows to interleaved rows, within Hugging Face's format.
@@ -248,7 +259,9 @@ def half_to_interleaved(
         effort=Effort(jobs=jobs or default_jobs(), io=io, sync=sync),
         look=not trust_declared_layout,
         dry_run=dry_run,
-        speech=Speech(json=json, quiet=quiet, report=report, debug=debug, forms=CONVERSION),
+        speech=Speech(
+            json=json, quiet=quiet, report=report, debug=debug, no_color=no_color, forms=CONVERSION
+        ),
     )
 
 

@@ -9,7 +9,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from ropeconv.cli.options import Debug, Json, Quiet, Report
+from ropeconv.cli.options import Debug, Json, NoColor, Quiet, Report
 from ropeconv.cli.speech import Speech, gigabytes, speaking
 from ropeconv.reports.forms import INSPECTION
 from ropeconv.story.detection import Detected
@@ -27,11 +27,14 @@ def inspect_path(
     ] = True,
     json: Json = False,
     quiet: Quiet = False,
+    no_color: NoColor = False,
     report: Report = None,
     debug: Debug = False,
 ) -> None:
     """Say what a checkpoint is: format, family, geometry, declared and detected layout."""
-    speech = Speech(json=json, quiet=quiet, report=report, debug=debug, forms=INSPECTION)
+    speech = Speech(
+        json=json, quiet=quiet, report=report, debug=debug, no_color=no_color, forms=INSPECTION
+    )
     with speaking(speech):
         found = inspect(path, look=look)
         speech.machine(found)

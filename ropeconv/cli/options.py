@@ -15,6 +15,9 @@ from ropeconv.words.errors import UsageError
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON lines on stdout, nothing else.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, notes or hints.")]
+NoColor = Annotated[
+    bool, typer.Option("--no-color", help="No colours; NO_COLOR in the environment does the same.")
+]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 Report = Annotated[
     Path | None,

@@ -41,8 +41,14 @@ class Speech:
     debug: bool = False
     report: Path | None = None
     forms: Forms = field(default_factory=dict)  # of the command's result
-    out: Console = field(default_factory=Console)
-    err: Console = field(default_factory=lambda: Console(stderr=True))
+    no_color: bool = False
+    out: Console = field(init=False)
+    err: Console = field(init=False)
+
+    def __post_init__(self) -> None:
+        color = True if self.no_color else None  # None: as NO_COLOR and the terminal say
+        self.out = Console(no_color=color)
+        self.err = Console(stderr=True, no_color=color)
 
     def result(self, text: str) -> None:
         """A line of the result, for people; silent under --json."""

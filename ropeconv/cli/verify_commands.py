@@ -15,6 +15,7 @@ from ropeconv.cli.options import (
     Jobs,
     Json,
     Layers,
+    NoColor,
     Quiet,
     Report,
     RopeFactor,
@@ -77,6 +78,7 @@ def checkpoint(
     json: Json = False,
     report: Report = None,
     quiet: Quiet = False,
+    no_color: NoColor = False,
     debug: Debug = False,
 ) -> None:
     """Prove that two checkpoints are the same model, under the layouts that they declare.
@@ -85,7 +87,9 @@ def checkpoint(
     own layout with its own angles, and all attention scores are compared. Each check is also run on
     wrong variants, which must fail.
     """
-    speech = Speech(json=json, quiet=quiet, report=report, debug=debug, forms=VERDICT)
+    speech = Speech(
+        json=json, quiet=quiet, report=report, debug=debug, no_color=no_color, forms=VERDICT
+    )
     with speaking(speech):
         with progress_of(speech) as listen:
             verdict = verify(
@@ -115,13 +119,16 @@ def kernel(
     json: Json = False,
     report: Report = None,
     quiet: Quiet = False,
+    no_color: NoColor = False,
     debug: Debug = False,
 ) -> None:
     """Prove the Triton kernel on this machine: against float64, with planted mistakes.
 
     On a GPU where there is one, else in Triton's interpreter; the report says which.
     """
-    speech = Speech(json=json, quiet=quiet, report=report, debug=debug, forms=KERNEL)
+    speech = Speech(
+        json=json, quiet=quiet, report=report, debug=debug, no_color=no_color, forms=KERNEL
+    )
     with speaking(speech):
         found = check_this_machine()
         speech.machine(found)
