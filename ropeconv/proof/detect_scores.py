@@ -44,7 +44,7 @@ REORDERS = (0, 1, 2, -1, 3, -2)
 # Balanced entries have a mean of one; a spread below this is rounding, not information. Of random
 # weights it is about 1.4, of rows that are all parallel 1e-6.
 SMALLEST_SPREAD = 1e-3
-_BALANCING_TURNS = 6  # rows and columns are then even to 1 percent on trained weights
+_BALANCING_TURNS = 12  # rows are then even to a few percent, whatever their lengths
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,10 +83,10 @@ def score_layer(q_KGrC: Tensor, k_KrC: Tensor, hypotheses: Hypotheses) -> HeadSc
         q_KGrC [K, G, r, C], k_KrC [K, r, C], float32
     """
     groups, size = q_KGrC.shape[1:3]
-    q_KGrr = _balanced((q_KGrC @ q_KGrC.mT).square())
-    k_Krr = _balanced((k_KrC @ k_KrC.mT).square())
+    q_KGrr = balanced((q_KGrC @ q_KGrC.mT).square())
+    k_Krr = balanced((k_KrC @ k_KrC.mT).square())
     products_KGrr = (q_KGrC.flatten(1, 2) @ k_KrC.mT).unflatten(1, (groups, size))
-    pairs_KGrr = _balanced((products_KGrr - products_KGrr.mT).square())
+    pairs_KGrr = balanced((products_KGrr - products_KGrr.mT).square())
     matrices_3Krr = torch.stack((q_KGrr.mean(1), k_Krr, pairs_KGrr.mean(1))).double()
     centred_3Krr, spread_3K = _centred(matrices_3Krr)
     speaks_K = (spread_3K > SMALLEST_SPREAD).all(0)  # false for nan
@@ -146,7 +146,7 @@ def _prediction(values_rr: Tensor, where_rr: Tensor) -> Tensor:
     return (centred_rr / length if length else centred_rr).flatten() / 2**0.5
 
 
-def _balanced(entries: Tensor) -> Tensor:
+def balanced(entries: Tensor) -> Tensor:
     """Off-diagonal entries scaled until every row has a mean of one; the matrix is symmetric.
 
     Source:
