@@ -29,6 +29,24 @@ STAMP_ROOM_NBYTES = 64
 LENGTH_NBYTES = 8
 MAX_AXES = 64  # PyTorch's own limit
 MAX_SIZE = 1 << 63
+STOCK_ORDER = (  # in which the stock writer lays dtypes out
+    DType.U64,
+    DType.I64,
+    DType.F64,
+    DType.F32,
+    DType.U32,
+    DType.I32,
+    DType.BF16,
+    DType.F16,
+    DType.U16,
+    DType.I16,
+    DType.F8_E8M0,
+    DType.F8_E4M3,
+    DType.F8_E5M2,
+    DType.I8,
+    DType.U8,
+    DType.BOOL,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,7 +153,7 @@ def new_safetensors(tensors: Sequence[NewTensor], metadata: Mapping[str, str]) -
 
     The order is that of the stock writer; keys of the metadata are sorted, which it does not do.
     """
-    ordered = sorted(tensors, key=lambda tensor: (-tensor.dtype.nbytes, tensor.name))
+    ordered = sorted(tensors, key=lambda tensor: (STOCK_ORDER.index(tensor.dtype), tensor.name))
     entries: dict[str, object] = {"__metadata__": dict(sorted(metadata.items()))}
     begins: dict[str, int] = {}
     position = 0
