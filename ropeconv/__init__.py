@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 from ropeconv.version import __version__
 
 if TYPE_CHECKING:
+    from ropeconv.proof.detect import LayoutEvidence, detect_layout
     from ropeconv.proof.verdict import Outcome, Verdict
     from ropeconv.story.conversion import (
         ConversionReport,
@@ -53,6 +54,7 @@ __all__ = [
     "HfOptions",
     "Inspection",
     "Keep",
+    "LayoutEvidence",
     "LogitsRequest",
     "MetaOptions",
     "Outcome",
@@ -64,6 +66,7 @@ __all__ = [
     "Verdict",
     "__version__",
     "convert",
+    "detect_layout",
     "inspect",
     "num_rows",
     "reorder_rows",
@@ -72,6 +75,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "ropeconv.proof.detect": ("LayoutEvidence", "detect_layout"),
     "ropeconv.proof.verdict": ("Outcome", "Verdict"),
     "ropeconv.story.conversion": (
         "ConversionReport", "Handling", "HfOptions", "MetaOptions", "convert",
