@@ -47,7 +47,7 @@ class Speech:
 
     def __post_init__(self) -> None:
         color = True if self.no_color else None  # None: as NO_COLOR and the terminal say
-        self.out = Console(no_color=color)
+        self.out = _Console(no_color=color)
         self.err = Console(stderr=True, no_color=color)
 
     def result(self, text: str) -> None:
@@ -58,7 +58,7 @@ class Speech:
     def machine(self, result: object) -> None:
         """The result for machines: one JSON line, and the report file in the form of its ending."""
         if self.json:
-            sys.stdout.write(self.forms[".json"](result) + "\n")
+            _write_line(self.forms[".json"](result))
         if self.report is not None:
             text = self.forms[self.report.suffix](result)
             try:
@@ -84,7 +84,7 @@ class Speech:
     def error(self, error: RopeconvError) -> None:
         """What, why, fix."""
         if self.json:
-            sys.stdout.write(error_json(error) + "\n")
+            _write_line(error_json(error))
             return
         self.err.print(f"[bold red]error:[/] {escape(error.what)}", soft_wrap=True, highlight=False)
         for word, text in (("why", error.why), ("fix", error.fix)):
@@ -92,6 +92,26 @@ class Speech:
                 self.err.print(
                     f"[bold]{word}:[/]   {escape(text)}", soft_wrap=True, highlight=False
                 )
+
+
+class _Console(Console):
+    """A console whose reader may leave, as `| head` does: the work and its exit code go on."""
+
+    def on_broken_pipe(self) -> None:
+        """Say the rest to nobody; Rich itself would exit with 1, which means `different` here."""
+        _nobody_reads()
+
+
+def _write_line(text: str) -> None:
+    try:
+        sys.stdout.write(text + "\n")
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _nobody_reads()
+
+
+def _nobody_reads() -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 @contextmanager
@@ -109,9 +129,9 @@ def speaking(speech: Speech) -> Iterator[None]:
     except KeyboardInterrupt:
         speech.error(Interrupted(what="stopped by the keyboard", fix="run the same command again"))
         raise typer.Exit(int(ExitCode.INTERRUPTED)) from None
-    except BrokenPipeError:  # the reader of a pipe went away, `| head` for example: nobody to tell
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise typer.Exit(0) from None
+    except BrokenPipeError:  # from a Rich without on_broken_pipe
+        _nobody_reads()
+        raise typer.Exit(int(ExitCode.BUG)) from None
     except (typer.Exit, typer.Abort):
         raise
     except Exception as error:

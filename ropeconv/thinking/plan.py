@@ -128,7 +128,7 @@ class Plan:
         """A name for what this plan makes: equal for equal names, sizes, options and versions."""
         sha = hashlib.sha256()
         for part in self._spelled():
-            sha.update(part.encode())
+            sha.update(part.encode("utf-8", "surrogatepass"))  # a file name may be no text
             sha.update(b"\n")
         return sha.hexdigest()
 
