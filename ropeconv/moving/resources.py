@@ -112,9 +112,9 @@ def nearest_folder(target: Path) -> Path:
 def settle(plan: Plan, effort: Effort) -> Effort:
     """The effort with everything chosen that was left to us: kind of I/O, block size, jobs.
 
-    Direct I/O is chosen where the disk must do all the work anyway: the source is not in the page
-    cache, or the bytes would not fit there. It then also leaves other programs' cache alone.
-    Elsewhere the cache is faster.
+    Through the cache is faster as long as everything fits there, even from a cold source: cold and
+    with sync, 2.2 GB took 2.0 s through the cache, 2.7 s directly and 4.5 s by cp on a 2-core
+    machine. Bytes that cannot stay there would only push other programs' pages out.
     """
     io = effort.io
     if io is Io.AUTO:
@@ -131,8 +131,8 @@ def settle(plan: Plan, effort: Effort) -> Effort:
 
 def _is_larger_than_cache(plan: Plan) -> bool:
     free = free_memory()
-    if free is not None and plan.read_nbytes + plan.moved_nbytes > free:
-        return True
+    if free is None or plan.read_nbytes + plan.moved_nbytes <= free:
+        return False
     files = sorted({piece.file for move in plan.moves for piece in move.sources})
     return cached_fraction([plan.source.path(file) for file in files]) < CACHED_FRACTION
 

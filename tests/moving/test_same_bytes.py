@@ -168,3 +168,31 @@ def test_largest_model_is_planned_within_the_promise(
     grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
 
     assert grown < 60 << 10
+
+
+@pytest.mark.parametrize(
+    ("free", "cached", "io"),
+    [(10**12, 0.0, Io.BUFFERED), (10**5, 0.0, Io.DIRECT), (10**5, 1.0, Io.BUFFERED)],
+)
+def test_io_is_direct_only_where_the_cache_is_cold_and_too_small(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free: int, cached: float, io: Io
+) -> None:
+    plan = plan_conversion(make_hf(tmp_path / "hf"), MetaOptions())
+    monkeypatch.setattr(resources, "free_memory", lambda: free)
+    monkeypatch.setattr(resources, "cached_fraction", lambda _: cached)
+
+    assert settle(plan, Effort(jobs=2)).io is io
+    assert settle(plan, Effort(jobs=2, io=Io.BUFFERED)).io is Io.BUFFERED
+
+
+def test_cached_fraction_sees_a_file_that_was_just_written(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_bytes(b"x" * 100_000)
+    hole = tmp_path / "hole"
+    with hole.open("wb") as handle:
+        handle.truncate(10_000_000)
+
+    assert resources.cached_fraction([file]) == 1.0
+    if resources.sys.platform == "linux" and resources.cached_fraction([hole]) < 1.0:
+        assert resources.cached_fraction([hole]) == 0.0
+        assert 0.0 < resources.cached_fraction([file, hole]) < 0.1
