@@ -55,27 +55,13 @@ def answer(look: Callable[[Path], object], folder: Path) -> RopeconvError | None
 
 
 BAD_VALUES = (
-    0,
-    -1,
-    1,
-    7,
-    10**30,
-    -(10**30),
-    0.5,
-    1e308,
-    5e-324,
-    "x",
-    "7",
-    True,
-    [],
-    [1],
-    {},
-    {"a": 1},
-)
+    0, -1, 1, 7, 10**30, -(10**30), 0.5, 1e308, 5e-324, "x", "7", True, [], [1], {}, {"a": 1},
+)  # fmt: skip
 META_FIELDS = (
     "dim", "n_layers", "n_heads", "n_kv_heads", "head_dim", "hidden_dim", "vocab_size",
     "multiple_of", "ffn_dim_multiplier", "norm_eps", "rope_theta", "use_scaled_rope",
-    "sliding_window", "max_seq_len", "max_position_embeddings", "max_batch_size", "tied_embeddings", "model", "moe",
+    "sliding_window", "max_seq_len", "max_position_embeddings", "max_batch_size",
+    "tied_embeddings", "model", "moe",
 )  # fmt: skip
 HF_FIELDS = (
     "model_type", "hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads",
