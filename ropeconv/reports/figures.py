@@ -25,9 +25,9 @@ BOUND = "what rounding may cause"
 HEAT_LEGEND = (
     ("zero", "exactly zero"),
     ("within", "within rounding"),
-    ("beyond-1", "beyond rounding"),
-    ("beyond-2", "more than 100 times beyond"),
-    ("beyond-3", "more than 100,000 times beyond"),
+    ("beyond-1", "beyond rounding, up to 100 times"),
+    ("beyond-2", "more than 100 times the bound"),
+    ("beyond-3", "more than 100,000 times the bound"),
     ("none", "no number"),
 )
 
@@ -56,14 +56,14 @@ def _heat_figure(layers: tuple[LayerScores, ...]) -> str:
         [str(row.layer), *(map(figure_number, row.values) if row.values else ["&ndash;"] * heads)]
         for row in rows
     ]
-    head = ("layer", *(f"key head {at}" for at in range(heads)))
+    columns = ["layer", *(f"key head {at}" for at in range(heads))]
     return (
         "<h2>Error by layer and key head</h2><figure><figcaption>The largest difference between an"
         " attention score of the target and the same score of the source. Columns are layers, rows"
         " are key heads with the query heads that share them.</figcaption>"
         f'<ul class="legend">{legend}</ul>'
         f'<div class="blocks">{"".join(draw_heat(rows))}</div></figure>'
-        + details("The same as a table", table("Error by layer and key head", head, cells))
+        + details("The same as a table", table("Error by layer and key head", columns, cells))
     )
 
 
@@ -93,15 +93,8 @@ def _layer_figure(layers: tuple[LayerScores, ...]) -> str:
     )
     rows = [_layer_row(layer) for layer in layers]
     title = "All numbers of each layer"
-    head = (
-        "layer",
-        "largest difference",
-        "bound",
-        "weakest control",
-        "all shifted",
-        "at one place",
-    )
-    head = (*head, "outcome")
+    measured = ("largest difference", "bound", "weakest control", "all shifted", "at one place")
+    head = ("layer", *measured, "outcome")
     return (
         "<h2>Error against bound and controls</h2><figure><figcaption>A right conversion lies"
         " below the dashed line, mostly at exactly zero. The weakest planted mistake must lie far"

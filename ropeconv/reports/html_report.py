@@ -189,11 +189,11 @@ def _controls(verdict: Verdict) -> str:
             [
                 f'<b>{text(name)}</b><br><span class="soft">{text(CONTROLS.get(name, ""))}</span>',
                 figure_number(difference),
-                f"{figure_number(times)}&nbsp;&times;",
+                figure_number(times),
                 f'<span class="{_kind(seen)}">{_icon(seen)}</span> {words}',
             ]
         )
-    head = ("planted mistake", "a score changes by", "over the bound", "")
+    head = ("planted mistake", "a score changes by", "times the bound", "")
     return (
         f"<h2>Would a mistake have been noticed?</h2><p>{counted(len(rows), 'mistake')} that people"
         " make were made on purpose, in every layer. Each must change a score by at least"

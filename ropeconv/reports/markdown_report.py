@@ -93,7 +93,7 @@ def _wrong(verdict: Verdict) -> list[str]:
 def conversion_markdown(report: ConversionReport) -> str:
     """A conversion, done or planned."""
     plan = report.plan
-    tensors = len(plan.moves) - len(plan.source.side_files)
+    tensors = plan.num_tensors
     rows = [
         ("source", f"{code(report.source)}, {plan.source.format.value}, {plan.source_layout} rows"),
         ("target", f"{code(report.target)}, {plan.target_format.value}, {plan.target_layout} rows"),
