@@ -8,8 +8,8 @@ Rows are written in the notation of the words floor, with sizes by their letters
     heads, r rotary rows of a head, G query heads of a group, N rows of a latent head that are not
     rotated, R rank of the latent keys and values, X heads of a sparse attention's indexer
 
-Names are templates: `{layer}` and `{head}` are numbers, `{base}` one of the family's beginnings,
-`{a,b}` one of the words, `*` anything.
+Names are templates. In braces stand `layer` or `head`, a number; `base`, one of the family's
+beginnings; or words with commas between them, one of which it is. A star is anything.
 """
 
 from __future__ import annotations

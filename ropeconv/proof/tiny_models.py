@@ -100,6 +100,7 @@ SPECIAL: dict[str, dict[str, Any]] = {
     "glm4v_text": _SECTIONS,
     "glm_moe_dsa": _LATENT,
     "glm_ocr_text": _SECTIONS,
+    "gpt_neox": {"rope_parameters": _PART_INSIDE["rope_parameters"]},
     "gptj": {"rotary_dim": 6, "n_positions": 64, "head_dim": LEFT_OUT},
     "granitemoehybrid": {**_MAMBA, "layer_types": ["mamba", "attention"] * 2,
                          "position_embedding_type": "rope", "mamba_n_heads": 12},

@@ -19,6 +19,8 @@ from ropeconv.moving.staging import Staging
 from ropeconv.story.conversion import ConversionReport, Handling, carry_out, left_out
 from ropeconv.story.detection import check_declared, looking_at
 from ropeconv.thinking.config_map import Said, state_model
+from ropeconv.thinking.evidence import Evidence
+from ropeconv.thinking.family_model import for_runtime, state_family
 from ropeconv.thinking.inventory import take_stock
 from ropeconv.thinking.manifest import render_manifest
 from ropeconv.thinking.plan import Plan
@@ -35,11 +37,16 @@ def plan_new_layout(source: Path, layout: RopeLayout) -> Plan:
     """
     checkpoint = hf.discover(source)
     inventory = take_stock(checkpoint, trust_stamp=True)
-    evidence = examine(inventory, allow_drift=False)
-    model, inferred = state_model(inventory, evidence, Said())
+    known = inventory.family.has_every_shape
+    if known:
+        evidence = examine(inventory, allow_drift=False)
+        model, inferred = state_model(inventory, evidence, Said())
+    else:
+        evidence = Evidence(tied=bool(checkpoint.claims.tied), kept=(), notes=())
+        model, inferred = state_family(inventory)
     headers = _headers(checkpoint)
     index = source / hf.INDEX
-    return plan_relayout(
+    plan = plan_relayout(
         inventory,
         model,
         layout,
@@ -47,6 +54,7 @@ def plan_new_layout(source: Path, layout: RopeLayout) -> Plan:
         index=read_text(index) if index.exists() else "",
         notes=[*inventory.notes, *evidence.notes, *inferred, *left_out(inventory)],
     )
+    return plan if known else for_runtime(plan, inventory.family, layout)
 
 
 def _headers(checkpoint: Checkpoint) -> list[Header]:

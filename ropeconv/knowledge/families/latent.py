@@ -84,11 +84,18 @@ LATENT = (
         title="A.X K2",
         layout=INTERLEAVED,
         rules=(
-            *latent(q="q_gate_proj", rows="Repeat(H, Keep(N), Rope(r), Keep(W))"),
+            *latent(q="{q_gate_proj,q_b_proj}", rows="Repeat(H, Keep(N), Rope(r), Keep(W))"),
             *indexer(HALF_SPLIT),
         ),
         sizes=(*INDEX_SIZES, ("W", "v_head_dim")),
-        stays=stays(),
+        stays=(
+            *stays(),
+            (
+                LAYER + "{input_layernorm,post_attention_layernorm}.{norm,W_up,W_down}.weight",
+                "acts on the hidden state",
+            ),
+            ("{base}norm.{norm,W_up,W_down}.weight", "acts on the hidden state"),
+        ),
     ),
     Family(
         name="hy_v4",

@@ -27,7 +27,8 @@ FACTOR = (
 )
 FULL_ONLY = (
     (
-        f"({FACTOR} or 1) == 1 or (rope_parameters.rope_type or 'default') == 'proportional'",
+        f"({FACTOR} or 1) == 1 or 'proportional' in"
+        " (rope_parameters.rope_type, rope_parameters.full_attention.rope_type)",
         "the config rotates a part of each head, which this family's code does not do",
     ),
 )
@@ -153,7 +154,7 @@ _VALUES = "{v_proj,o_proj,out_proj,dense,dense_bias,wo,Wo,c_proj,attn_sub_norm,g
 _LATENTS = "{q_a_proj,q_a_layernorm,kv_a_layernorm,kv_b_proj}"
 _PER_HEAD = (
     "{sinks,softmax_offset,learnable_sink_param,gate_bias,lambda_q1,lambda_q2,lambda_k1,lambda_k2,"
-    "A,dt_proj.weight,linear_gate.weight,dense_bias,attn_temperature}"
+    "A,dt_proj.weight,linear_gate.weight,dense_bias,attn_temperature,attention_sink_bias}"
 )
 _OUTSIDE = (
     "{mlp,feed_forward,block_sparse_moe,moe,mlp_block,ffn,ffn_block,shared_mlp,mlps,"

@@ -1,0 +1,89 @@
+"""What a plan must know of a model whose table says only which rows move."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+from ropeconv.formats.checkpoint import parse_object
+from ropeconv.formats.fields import Fields
+from ropeconv.formats.rope_fields import read_rope
+from ropeconv.knowledge.family import Family
+from ropeconv.thinking.inventory import Inventory
+from ropeconv.thinking.plan import Plan, SmallFile
+from ropeconv.words.errors import Refused, SourceError
+from ropeconv.words.frequencies import Default, RopeSettings
+from ropeconv.words.layout import HALF_SPLIT, INTERLEAVED, RopeLayout
+from ropeconv.words.model import Model, Note, TokenIds
+
+
+def state_family(inventory: Inventory) -> tuple[Model, tuple[Note, ...]]:
+    """The model as far as its config states it; frequencies play no part in moving rows."""
+    claims = inventory.checkpoint.claims
+    config = Fields(
+        origin=claims.origin, values=parse_object(inventory.checkpoint.config, claims.origin)
+    )
+    inner = inventory.family.inner
+    language = (config.table(inner) or config) if inner else config
+    try:
+        theta, scaling = read_rope(language)
+    except (Refused, SourceError):
+        theta, scaling = None, Default()
+    moved = next(tensor for tensor in inventory.tensors if tensor.rule.rotates)
+    model = Model(
+        family=claims.family,
+        geometry=inventory.geometry,
+        rope=RopeSettings(theta=theta or 1e4, scaling=scaling),
+        norm_eps=0.0,
+        max_positions=0,
+        sliding_window=None,
+        tied=bool(claims.tied),
+        dtype=moved.dtype,
+        tokens=TokenIds(),
+    )
+    return model, ()
+
+
+def for_runtime(plan: Plan, family: Family, layout: RopeLayout) -> Plan:
+    """The plan with the config's switch set, and a note on who can run these rows."""
+    if not family.switch:
+        note = Note(kind="runtime", text=runtimes(family, layout))
+        return replace(plan, notes=(*plan.notes, note))
+    value = "true" if layout == INTERLEAVED else "false"
+    files = tuple(
+        SmallFile(name=file.name, text=switched(file.text, family.switch, value))
+        if file.name == "config.json"
+        else file
+        for file in plan.small_files
+    )
+    text = f"`{family.switch}` is {value} in config.json: transformers rotates by it"
+    return replace(plan, small_files=files, notes=(*plan.notes, Note(kind="runtime", text=text)))
+
+
+def runtimes(family: Family, layout: RopeLayout) -> str:
+    """Which runtimes rotate this family in that layout."""
+    if layout == family.layout:
+        return f"transformers and vLLM rotate {family.title} {layout}"
+    if layout == HALF_SPLIT:
+        return (
+            f"transformers cannot run these rows: its {family.title} rotates interleaved pairs and"
+            " has no switch; they are for runtimes that rotate half-split pairs, such as ggml's"
+            " NEOX mode or kernels that support one layout"
+        )
+    return (
+        f"transformers cannot run these rows: its {family.title} rotates half-split pairs and has"
+        " no switch; they are for runtimes that rotate interleaved pairs, such as ggml's NORM"
+        " mode, MLX with traditional=True or code in Meta's style"
+    )
+
+
+def switched(config: str, key: str, value: str) -> str:
+    """The config's text with one key set; everything else stays as it was written.
+
+    >>> switched('{"a": 1, "rope_interleave": true}', "rope_interleave", "false")
+    '{"a": 1, "rope_interleave": false}'
+    """
+    pattern = re.compile(rf'("{re.escape(key)}"\s*:\s*)(?:true|false|null)')
+    if pattern.search(config):
+        return pattern.sub(rf"\g<1>{value}", config)
+    return re.sub(r"\s*\}\s*$", f',\n  "{key}": {value}\n}}\n', config)

@@ -1,0 +1,84 @@
+"""Every family of the table that the pinned transformers can run. A new family is one line here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ropeconv.knowledge.registry import FAMILIES
+from ropeconv.proof.family_probe import recording, register
+from ropeconv.proof.tiny_models import tiny_config, tiny_model
+from ropeconv.words.layout import HALF_SPLIT, INTERLEAVED, RopeLayout
+
+RUNNABLE = tuple(
+    """
+    afmoe apertus arcee aria_text axk1 axk2 bamba beam bitnet codegen cohere cohere2 cohere2_moe cwm
+    dbrx deepseek_v2 deepseek_v3 deepseek_v32 diffllama doge dots1 ernie4_5 ernie4_5_moe
+    ernie4_5_vl_moe_text exaone4 exaone_moe falcon falcon_h1 flex_olmo flint gemma gemma2
+    gemma3_text gemma3n_text glm glm4 glm4_moe glm4_moe_lite glm4v_moe_text glm4v_text glm_moe_dsa
+    glm_ocr_text gpt_neox gpt_neox_japanese gpt_oss gptj granite granite_swa granitemoe
+    granitemoe_swa granitemoehybrid granitemoeshared helium hunyuan_v1_dense hunyuan_v1_moe hy_v3
+    hy_v4 hyperclovax internlm3 iquestcoder jais2 kolibri1 lfm2 lfm2_moe lfm3 llama llama4_text
+    longcat_flash mellum mimo_v2_flash minicpm3 minimax minimax_m2 minimax_m3_vl_text ministral
+    ministral3 mistral mistral4 mixtral nemotron olmo olmo2 olmo3 olmo_hybrid olmoe persimmon phi
+    phi3 phimoe qwen2 qwen2_5_vl_text qwen2_moe qwen2_vl_text qwen3 qwen3_5_moe_text qwen3_5_text
+    qwen3_moe qwen3_next qwen3_vl_moe_text qwen3_vl_text recurrent_gemma seed_oss smollm3 solar_open
+    stablelm starcoder2 vaultgemma youtu
+    """.split()
+)
+# the same family with another form of its tensors
+VARIANTS: tuple[tuple[str, dict[str, Any]], ...] = (
+    ("falcon", {"new_decoder_architecture": False, "multi_query": True}),
+    ("falcon", {"new_decoder_architecture": False, "multi_query": False, "num_kv_heads": 6}),
+    ("deepseek_v3", {"q_lora_rank": None}),
+    ("deepseek_v2", {"q_lora_rank": None}),
+    ("deepseek_v3", {"attention_bias": True}),
+    ("gpt_neox", {"rotary_pct": 0.6, "rope_parameters": None}),
+    ("phi3", {"partial_rotary_factor": 0.6}),
+)
+TOKENS = torch.tensor([[3, 7, 4, 9, 5, 8, 6, 11]])
+
+
+def other_layout(name: str) -> RopeLayout:
+    """The one that the family is not in."""
+    return HALF_SPLIT if FAMILIES[name].layout == INTERLEAVED else INTERLEAVED
+
+
+def random_model(name: str, changed: dict[str, Any]) -> Any:
+    """A tiny model in which every tensor, norms and biases too, has numbers of its own."""
+    model = tiny_model(tiny_config(name, **changed), register())
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(torch.randn_like(parameter) * 0.3 + (parameter.ndim == 1))
+    return model
+
+
+def load(kind: Any, folder: Path, attention: str) -> Any:
+    """A checkpoint in the model's own code, in float64."""
+    return kind.from_pretrained(
+        folder,
+        dtype=torch.float64,
+        attn_implementation=attention,
+        experts_implementation="eager",
+    ).eval()
+
+
+def run(model: Any) -> tuple[Tensor, list[Tensor]]:
+    """Logits, and the scores before the softmax of each attention, by the order of layers."""
+    with torch.no_grad(), recording(model) as seen:
+        logits = model(input_ids=TOKENS, use_cache=False)[0]
+    scores = []
+    for name in sorted(seen):
+        for query, key in seen[name]:
+            groups = query.shape[1] // key.shape[1]
+            scores.append(query @ key.repeat_interleave(groups, dim=1).transpose(-1, -2))
+    return logits, scores
+
+
+def difference(one: Tensor, other: Tensor) -> float:
+    """The largest difference, relative to the largest number."""
+    return float((one - other).abs().max() / one.abs().max())

@@ -1,0 +1,104 @@
+"""Every family of the table against transformers' own code, by the Jacobian of its rotation."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from ropeconv.knowledge import registry
+from ropeconv.knowledge.families.composite import COMPOSITE
+from ropeconv.knowledge.family import Family
+from ropeconv.proof.family_probe import probe
+from ropeconv.words.errors import Unsupported
+from ropeconv.words.layout import HALF_SPLIT
+from tests.families.cases import RUNNABLE, VARIANTS
+
+pytestmark = pytest.mark.peer
+
+
+def test_list_of_families_when_one_is_in_the_table_then_it_is_tested() -> None:
+    composite = {family.name for family in COMPOSITE}
+
+    assert set(registry.FAMILIES) - registry.REMOTE_CODE - composite == set(RUNNABLE)
+
+
+@pytest.mark.parametrize("name", RUNNABLE)
+def test_family_when_measured_then_table_is_right(name: str) -> None:
+    report = probe(name)
+
+    assert report.differences == ()
+    assert report.agrees
+
+
+@pytest.mark.parametrize(("name", "changed"), VARIANTS)
+def test_variant_when_measured_then_table_is_right(name: str, changed: dict[str, Any]) -> None:
+    report = probe(name, **changed)
+
+    assert report.differences == ()
+    assert report.agrees
+
+
+def _with(monkeypatch: pytest.MonkeyPatch, family: Family) -> None:
+    monkeypatch.setitem(registry.FAMILIES, family.name, family)
+
+
+def _rows_changed(family: Family, old: str, new: str) -> Family:
+    rules = tuple(replace(rule, rows=rule.rows.replace(old, new)) for rule in family.rules)
+
+    assert rules != family.rules
+
+    return replace(family, rules=rules)
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new"),
+    [
+        ("phi", "Rope(r), Keep(D - r)", "Keep(D - r), Rope(r)"),  # tail instead of head start
+        ("gpt_neox", "Rope(r), Keep(D - r), Rope(r), Keep(D - r), Keep(D)",
+         "Rope(r), Keep(D - r), Keep(D), Rope(r), Keep(D - r)"),  # order q, v, k
+        ("phi3", "Repeat(K, Rope(r), Keep(D - r))", "Repeat(K, Keep(D))"),  # keys forgotten
+        ("deepseek_v3", "Keep(R), Rope(r)", "Rope(r), Keep(R)"),  # key at the wrong end
+        ("qwen3_next", "Keep(D - r), Keep(D)", "Keep(D), Keep(D - r)"),
+    ],
+)  # fmt: skip
+def test_table_when_rows_are_wrong_then_probe_sees_it(
+    monkeypatch: pytest.MonkeyPatch, name: str, old: str, new: str
+) -> None:
+    """The last case is the control of the controls: equal sums of kept rows are the same rows."""
+    _with(monkeypatch, _rows_changed(registry.FAMILIES[name], old, new))
+
+    assert probe(name).agrees == (name == "qwen3_next")
+
+
+@pytest.mark.parametrize("name", ["cohere", "glm", "deepseek_v2"])
+def test_table_when_layout_is_wrong_then_probe_sees_it(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    _with(monkeypatch, replace(registry.FAMILIES[name], layout=HALF_SPLIT))
+
+    assert not probe(name).agrees
+
+
+def test_table_when_layers_without_rotation_are_forgotten_then_probe_sees_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    family = registry.FAMILIES["smollm3"]
+    rules = tuple(replace(rule, layers="") for rule in family.rules)
+    _with(monkeypatch, replace(family, rules=rules))
+
+    assert not probe("smollm3").agrees
+
+
+def test_unlisted_type_when_probed_then_its_layout_is_told() -> None:
+    """NanoChat is refused because it turns the other way: the probe finds exactly that."""
+    report = probe("nanochat")
+
+    assert not report.is_known
+    assert {one.layout for one in report.measured} == {"turns the other way"}
+
+
+def test_type_without_code_when_probed_then_refused() -> None:
+    with pytest.raises(Unsupported, match="no model type `no_such_model`"):
+        probe("no_such_model")
