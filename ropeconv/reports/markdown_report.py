@@ -131,6 +131,8 @@ def inspection_markdown(inspection: Inspection) -> str:
         ("rope", code(f"theta {theta}, scaling {inspection.scaling}")),
         ("weights", f"{inspection.num_parameters:,}: {dtypes}; {size(inspection.nbytes)}"),
     ]
+    if inspection.detected is not None:
+        rows.append(("weights say", code(inspection.detected.why)))
     return "\n".join(
         ["## Checkpoint", "", *_table(("", ""), rows), *_notes(inspection.notes), "", _made()]
     )
