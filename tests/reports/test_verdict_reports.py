@@ -108,7 +108,6 @@ def test_hostile_names_stay_text_of_one_line(ending: str) -> None:
     if ending == ".html":
         page = Page(made)
         assert "script" not in page.tags
-        assert page.text.count(printable(cases.HOSTILE).replace("`", "")) == 0
         assert printable(cases.HOSTILE) in page.text
     if ending == ".xml":
         target = ET.fromstring(made.encode()).find(".//property[@name='target']")
@@ -230,7 +229,7 @@ def test_markdown_of_the_same_is_this() -> None:
     assert "| target | `out` | hf | half-split | `llama` |" in lines
     assert (
         "| bytes | **same** | 21 tensors, 86.4 KB; 4 of them compared in their new row order |"
-        in (lines)
+        in lines
     )
 
 
