@@ -211,21 +211,17 @@ def recording(model: Any) -> Iterator[dict[str, list[tuple[Tensor, Tensor]]]]:  
                 hook = module.register_forward_pre_hook(lambda at, _inputs: inside.append(at))
                 undo.callback(hook.remove)
             if "_attn" in vars(type(module)):  # GPT-J and its kin, older than the interface
-                inner = module._attn  # noqa: SLF001
-
-                def told(
-                    query: Tensor,
-                    key: Tensor,
-                    *rest: Any,
-                    _at: Any = (module, inner),  # noqa: ANN401
-                    **choices: Any,
-                ) -> Any:  # noqa: ANN401
-                    listen(_at[0], query, key)
-                    return _at[1](query, key, *rest, **choices)
-
-                module._attn = told  # noqa: SLF001
+                module._attn = _telling(module, module._attn, listen)  # noqa: SLF001
                 undo.callback(delattr, module, "_attn")
         yield seen
+
+
+def _telling(module: nn.Module, inner: Any, listen: Any) -> Any:  # noqa: ANN401
+    def told(query: Tensor, key: Tensor, *rest: Any, **choices: Any) -> Any:  # noqa: ANN401
+        listen(module, query, key)
+        return inner(query, key, *rest, **choices)
+
+    return told
 
 
 def _projections(model: Any, family: Family | None) -> list[tuple[str, nn.Module, int]]:  # noqa: ANN401

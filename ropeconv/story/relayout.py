@@ -10,6 +10,7 @@ from ropeconv.formats import hf
 from ropeconv.formats.checkpoint import Checkpoint, read_text
 from ropeconv.formats.folder import MANIFEST, STAMP_KEY, UNFINISHED
 from ropeconv.formats.safetensors import Header, read_header, restamped_header
+from ropeconv.knowledge.family import Family
 from ropeconv.moving.checks import check_target
 from ropeconv.moving.effort import BLOCK_NBYTES, Effort, default_jobs
 from ropeconv.moving.examine import examine
@@ -25,18 +26,19 @@ from ropeconv.thinking.inventory import take_stock
 from ropeconv.thinking.manifest import render_manifest
 from ropeconv.thinking.plan import Plan
 from ropeconv.thinking.relayout import plan_relayout
+from ropeconv.words.errors import Unsupported
 from ropeconv.words.events import Listener, nobody
 from ropeconv.words.layout import RopeLayout
 
 
-def plan_new_layout(source: Path, layout: RopeLayout) -> Plan:
+def plan_new_layout(source: Path, layout: RopeLayout, described: Family | None = None) -> Plan:
     """Discover the source, examine what the plan depends on, and decide everything.
 
     Raises:
         AlreadyConverted: the rows are in that layout already.
     """
     checkpoint = hf.discover(source)
-    inventory = take_stock(checkpoint, trust_stamp=True)
+    inventory = take_stock(checkpoint, trust_stamp=True, described=described)
     known = inventory.family.has_every_shape
     if known:
         evidence = examine(inventory, allow_drift=False)
@@ -70,6 +72,7 @@ def relayout(
     *,
     effort: Effort | None = None,
     handling: Handling | None = None,
+    described: Family | None = None,
     look: bool = False,
     dry_run: bool = False,
     listen: Listener = nobody,
@@ -85,6 +88,7 @@ def relayout(
         layout: of the target; the source's is its stamp's, or that of the family.
         effort: see `convert`.
         handling: see `convert`.
+        described: the table of a model type that ropeconv has none for.
         look: see `convert`.
         dry_run: plan and check only.
         listen: hears of progress.
@@ -95,7 +99,7 @@ def relayout(
     """
     handling = handling or Handling()
     check_target(target, source, overwrite=handling.overwrite)
-    plan = plan_new_layout(source, layout)
+    plan = plan_new_layout(source, layout, described)
     effort = settle(plan, effort or Effort(jobs=default_jobs()))
     with looking_at(source, plan.model.geometry, wanted=look) as looking:
         return carry_out(
@@ -142,6 +146,7 @@ def relayout_in_place(
     staging = Staging(root)
     if dry_run:
         plan = plan_new_layout(root, layout)
+        _check_config_stays(plan)
         check_in_place(plan)
         return _report(plan, block_nbytes, done=False)
     with staging:
@@ -149,6 +154,7 @@ def relayout_in_place(
         key = f"{layout.name} {block_nbytes}"
         if not work.resume(key):
             fresh = plan_new_layout(root, layout)
+            _check_config_stays(fresh)
             check_in_place(fresh)
             with looking_at(root, fresh.model.geometry, wanted=look) as looking:
                 if looking is not None:
@@ -166,6 +172,16 @@ def relayout_in_place(
         work.execute(plan, block_nbytes, listen, stop)
         staging.finish_in_place(MANIFEST, render_manifest(plan, {}))
     return report
+
+
+def _check_config_stays(plan: Plan) -> None:
+    if any(file.name == hf.CONFIG and file.text != plan.source.config for file in plan.small_files):
+        raise Unsupported(
+            what=f"`{plan.source.root}` cannot be converted in place",
+            why="its `config.json` has a switch that must change with the rows, and an interrupted"
+            " run would leave the two apart",
+            fix="convert into a new folder",
+        )
 
 
 def _report(plan: Plan, block_nbytes: int, *, done: bool) -> ConversionReport:

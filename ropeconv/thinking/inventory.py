@@ -14,7 +14,13 @@ from ropeconv.formats.checkpoint import Checkpoint, StoredTensor, parse_object
 from ropeconv.knowledge.family import Family, Rule, Split, parse_rows, sizes_of
 from ropeconv.knowledge.registry import family_of, find_family
 from ropeconv.thinking.geometry import find_geometry
-from ropeconv.thinking.treatment import declared_layout, left_aside, treat
+from ropeconv.thinking.treatment import (
+    check_description,
+    declared_layout,
+    left_aside,
+    said_of,
+    treat,
+)
 from ropeconv.words.dtypes import DType
 from ropeconv.words.errors import Contradiction, IncompleteSource, Unsupported
 from ropeconv.words.layout import INTERLEAVED, RopeLayout, Rows, num_rows
@@ -99,22 +105,28 @@ class Inventory:
         return next((tensor for tensor in self.tensors if tensor.name == name), None)
 
 
-def take_stock(checkpoint: Checkpoint, *, trust_stamp: bool = False) -> Inventory:
+def take_stock(
+    checkpoint: Checkpoint, *, trust_stamp: bool = False, described: Family | None = None
+) -> Inventory:
     """Account for every stored tensor, and join ranks.
 
     Args:
         checkpoint: as found on disk.
         trust_stamp: take a stamped layout for true although the format has another by convention:
             such a checkpoint is what a conversion within one format makes.
+        described: the table of a model type that ropeconv has none for, as its user describes it.
 
     Raises:
         Unsupported: a tensor or family that no table knows.
         IncompleteSource: a layer, tensor or rank is missing.
         Contradiction: shapes that do not fit each other or the config.
     """
+    if described is not None:
+        check_description(described, checkpoint)
+        return _by_treatment(checkpoint, trust_stamp=trust_stamp, described=described)
     family = find_family(checkpoint.claims.family, checkpoint.claims.origin)
     if checkpoint.format is Format.HF and not family.has_every_shape:
-        return _by_treatment(checkpoint, trust_stamp=trust_stamp)
+        return _by_treatment(checkpoint, trust_stamp=trust_stamp, described=None)
     groups, dropped = _group(checkpoint, family)
     geometry, notes = find_geometry(checkpoint, groups, family)
     sizes = sizes_of(geometry)
@@ -139,10 +151,12 @@ def take_stock(checkpoint: Checkpoint, *, trust_stamp: bool = False) -> Inventor
     )
 
 
-def _by_treatment(checkpoint: Checkpoint, *, trust_stamp: bool) -> Inventory:
+def _by_treatment(
+    checkpoint: Checkpoint, *, trust_stamp: bool, described: Family | None
+) -> Inventory:
     """A family whose table says which rows move: each tensor is one piece, as it is stored."""
     config = parse_object(checkpoint.config, checkpoint.claims.origin)
-    family = family_of(config, checkpoint.claims.origin)
+    family = described or family_of(config, checkpoint.claims.origin)
     geometry, treated = treat(checkpoint, family)
     tensors = tuple(
         WholeTensor(
@@ -171,7 +185,7 @@ def _by_treatment(checkpoint: Checkpoint, *, trust_stamp: bool) -> Inventory:
         layout=stamp if stamp is not None and trust_stamp else declared,
         tensors=tensors,
         dropped=(),
-        notes=left_aside(family),
+        notes=(*left_aside(family), *(said_of(described) if described else ())),
         embedding_split="",
     )
 

@@ -25,10 +25,10 @@ FACTOR = (
     "rope_parameters.partial_rotary_factor or partial_rotary_factor"
     " or rope_parameters.full_attention.partial_rotary_factor"
 )
+_KINDS = "(rope_parameters.rope_type, rope_parameters.full_attention.rope_type)"
 FULL_ONLY = (
     (
-        f"({FACTOR} or 1) == 1 or 'proportional' in"
-        " (rope_parameters.rope_type, rope_parameters.full_attention.rope_type)",
+        f"({FACTOR} or 1) == 1 or 'proportional' in {_KINDS}",
         "the config rotates a part of each head, which this family's code does not do",
     ),
 )

@@ -1,0 +1,150 @@
+"""Families: what is supported, what is refused and why, and how each tensor is treated."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from difflib import get_close_matches
+
+from ropeconv.knowledge.families.composite import COMPOSITE
+from ropeconv.knowledge.families.refused import REFUSED
+from ropeconv.knowledge.family import Family
+from ropeconv.knowledge.registry import FAMILIES, REMOTE_CODE
+from ropeconv.thinking.family_model import runtimes
+from ropeconv.words.errors import UsageError
+from ropeconv.words.layout import HALF_SPLIT, INTERLEAVED
+
+
+@dataclass(frozen=True, kw_only=True)
+class FamilyLine:
+    """One model type in a line.
+
+    Attributes:
+        layout: of the rotary rows in Hugging Face's files; empty if it is its language model's.
+        other: how the other layout can be run.
+    """
+
+    name: str
+    title: str
+    layout: str
+    other: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class TensorLine:
+    """How the tensors of one name are treated."""
+
+    name: str
+    rows: str  # in notation; empty if all stay
+    why: str
+    layers: str  # a formula over the config; empty for all layers
+
+
+@dataclass(frozen=True, kw_only=True)
+class Explanation:
+    """Everything that is known of one model type.
+
+    Attributes:
+        refused: why its rows cannot be moved; empty if they can.
+        sizes: each letter of the notation with its formula over the config.
+        needs: what must hold of the config, each with the reason to refuse it otherwise.
+    """
+
+    name: str
+    title: str
+    layout: str
+    refused: str
+    measured: bool
+    moves: tuple[TensorLine, ...]
+    stays: tuple[TensorLine, ...]
+    sizes: tuple[tuple[str, str], ...]
+    needs: tuple[tuple[str, str], ...]
+    runtime: str
+
+
+def list_families() -> tuple[FamilyLine, ...]:
+    """Every supported model type, by name."""
+    return tuple(_line(FAMILIES[name]) for name in sorted(FAMILIES))
+
+
+def list_refused() -> tuple[tuple[str, str], ...]:
+    """Every model type that is known and refused, with the reason."""
+    return tuple(sorted(REFUSED.items()))
+
+
+def explain(name: str) -> Explanation:
+    """How a model type's tensors are treated, and why.
+
+    Raises:
+        UsageError: no table knows it.
+    """
+    if name in REFUSED:
+        return Explanation(
+            name=name,
+            title=name,
+            layout="",
+            refused=REFUSED[name],
+            measured=False,
+            moves=(),
+            stays=(),
+            sizes=(),
+            needs=(),
+            runtime="",
+        )
+    if name not in FAMILIES:
+        close = get_close_matches(name, [*FAMILIES, *REFUSED], n=3)
+        raise UsageError(
+            what=f"no table knows the model type `{name[:60]}`",
+            why=f"names like it are {', '.join(close)}" if close else "",
+            fix="`ropeconv families` lists them",
+        )
+    family = FAMILIES[name]
+    moves = tuple(
+        TensorLine(name=rule.name, rows=rule.rows, why=rule.why, layers=rule.layers)
+        for rule in family.rules
+        if rule.rotates
+    )
+    stays = (
+        *(
+            TensorLine(name=rule.name, rows="", why=rule.why, layers="")
+            for rule in family.rules
+            if not rule.rotates
+        ),
+        *(
+            TensorLine(name=template, rows="", why=why, layers="")
+            for template, why in (*family.stays, *family.dropped)
+        ),
+    )
+    return Explanation(
+        name=name,
+        title=family.title,
+        layout="" if family.inner else family.layout.name,
+        refused="",
+        measured=name not in REMOTE_CODE and not family.inner,
+        moves=moves,
+        stays=stays,
+        sizes=family.sizes,
+        needs=family.needs,
+        runtime=_runtime(family),
+    )
+
+
+def _line(family: Family) -> FamilyLine:
+    if family in COMPOSITE:
+        return FamilyLine(
+            name=family.name, title=family.title, layout="", other="as its language model"
+        )
+    other = "no switch in transformers"
+    if family.switch:
+        other = f"`{family.switch}` in config.json"
+    elif family.has_every_shape:
+        other = "Meta's format"
+    return FamilyLine(name=family.name, title=family.title, layout=family.layout.name, other=other)
+
+
+def _runtime(family: Family) -> str:
+    if family.inner:
+        return f"its language model is the model type in `{family.inner}`; towers stay as they are"
+    other = HALF_SPLIT if family.layout == INTERLEAVED else INTERLEAVED
+    if family.switch:
+        return f"transformers rotates by `{family.switch}` in config.json, which is set"
+    return runtimes(family, other)

@@ -1,0 +1,308 @@
+"""What the tables refuse and what they say, on files made by hand."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from ropeconv.formats import hf
+from ropeconv.knowledge.described import read_description
+from ropeconv.knowledge.families.refused import REFUSED
+from ropeconv.knowledge.family import parse_rows
+from ropeconv.knowledge.formula import evaluate, solve
+from ropeconv.knowledge.registry import FAMILIES, find_family
+from ropeconv.story.families import explain, list_families
+from ropeconv.story.relayout import relayout, relayout_in_place
+from ropeconv.thinking.family_model import switched
+from ropeconv.thinking.inventory import take_stock
+from ropeconv.words.errors import (
+    Contradiction,
+    IncompleteSource,
+    NotSaid,
+    RopeconvError,
+    Unsupported,
+    UsageError,
+)
+from ropeconv.words.layout import HALF_SPLIT, INTERLEAVED
+
+AT = "model.layers.0.self_attn."
+CONFIG: dict[str, Any] = {
+    "model_type": "qwen3",
+    "hidden_size": 60,
+    "num_attention_heads": 6,
+    "num_key_value_heads": 2,
+    "head_dim": 10,
+    "num_hidden_layers": 1,
+    "vocab_size": 3,
+}
+SHAPES = {
+    "model.embed_tokens.weight": (3, 60),
+    AT + "q_proj.weight": (60, 60),
+    AT + "k_proj.weight": (20, 60),
+    AT + "v_proj.weight": (20, 60),
+    AT + "o_proj.weight": (60, 60),
+    AT + "q_norm.weight": (10,),
+    AT + "k_norm.weight": (10,),
+    "model.layers.0.mlp.up_proj.weight": (7, 60),
+    "model.norm.weight": (60,),
+}
+
+
+def _numbered(shape: tuple[int, ...]) -> Tensor:
+    """Each row carries its own number."""
+    return torch.arange(shape[0], dtype=torch.float32).reshape(-1, *[1] * (len(shape) - 1)).expand(
+        shape
+    ).contiguous()  # fmt: skip
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> Callable[..., Path]:
+    def make(config: dict[str, Any] | None = None, **shapes: tuple[int, ...] | None) -> Path:
+        folder = tmp_path / "model"
+        folder.mkdir()
+        chosen = {**SHAPES, **{name.replace("__", "."): shape for name, shape in shapes.items()}}
+        tensors = {name: _numbered(shape) for name, shape in chosen.items() if shape}
+        save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+        (folder / "config.json").write_text(json.dumps({**CONFIG, **(config or {})}))
+        return folder
+
+    return make
+
+
+def _refusal(folder: Path, kind: type[RopeconvError]) -> RopeconvError:
+    with pytest.raises(kind) as raised:
+        take_stock(hf.discover(folder))
+    return raised.value
+
+
+def test_rows_when_moved_then_companions_follow_and_the_rest_stays(
+    made: Callable[..., Path], tmp_path: Path
+) -> None:
+    """The order is anchored on the formula: row 2p + c of a head comes from row c * 5 + p."""
+    folder = made(**{AT.replace(".", "__") + "k_proj__bias": (20,)})
+    relayout(folder, tmp_path / "moved", INTERLEAVED)
+    moved = load_file(tmp_path / "moved" / "model.safetensors")
+    head = [0, 5, 1, 6, 2, 7, 3, 8, 4, 9]
+
+    assert moved[AT + "q_norm.weight"].tolist() == head
+    assert moved[AT + "k_norm.weight"].tolist() == head
+    assert moved[AT + "k_proj.bias"].tolist() == [*head, *(10 + row for row in head)]
+    assert moved[AT + "k_proj.weight"][:, 0].tolist() == [*head, *(10 + row for row in head)]
+    assert moved[AT + "q_proj.weight"][20:30, 3].tolist() == [20 + row for row in head]
+    for name, shape in SHAPES.items():
+        if "q_" not in name and "k_" not in name:
+            assert moved[name].equal(_numbered(shape)), name
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        AT + "q_proj.lora_B.weight",
+        AT + "q_proj.weight_scale",
+        AT + "rel_pos.weight",
+        "model.layers.0.cross_attn.q_proj.weight",
+        "prefix.model.norm.weight",
+    ],
+)
+def test_tensor_when_unknown_then_refused_by_name(made: Callable[..., Path], name: str) -> None:
+    error = _refusal(made(**{name.replace(".", "__"): (60,)}), Unsupported)
+
+    assert name in error.what
+
+
+@pytest.mark.parametrize(
+    ("changed", "named"),
+    [
+        ({"num_attention_heads": 10, "head_dim": 10}, AT + "q_proj.weight"),
+        ({"num_key_value_heads": 3}, AT + "k_proj.weight"),
+        ({"num_attention_heads": 12, "num_key_value_heads": 4, "head_dim": 5}, "rotated"),
+        ({"head_dim": 20, "num_attention_heads": 3, "num_key_value_heads": 1}, "_norm.weight"),
+    ],
+)
+def test_heads_when_contradictory_then_refused_by_name(
+    made: Callable[..., Path], changed: dict[str, Any], named: str
+) -> None:
+    error = _refusal(made(changed), Contradiction)
+
+    assert named in str(error)
+
+
+def test_heads_when_not_stated_then_not_guessed(made: Callable[..., Path]) -> None:
+    error = _refusal(made({"num_attention_heads": None}), NotSaid)
+
+    assert "size H" in error.what
+
+
+@pytest.mark.parametrize("missing", ["q_proj", "k_proj"])
+def test_layer_when_a_projection_is_missing_then_refused(
+    made: Callable[..., Path], missing: str
+) -> None:
+    error = _refusal(made(**{f"{AT}{missing}.weight".replace(".", "__"): None}), IncompleteSource)
+
+    assert f"{missing}" in error.what
+
+
+def test_layer_when_missing_then_refused(made: Callable[..., Path]) -> None:
+    assert "layer 1" in _refusal(made({"num_hidden_layers": 2}), IncompleteSource).what
+
+
+def test_part_of_head_when_family_rotates_all_then_refused(made: Callable[..., Path]) -> None:
+    _refusal(made({"partial_rotary_factor": 0.5}), Unsupported)
+
+
+@pytest.mark.parametrize(
+    ("name", "word"),
+    [("bloom", "ALiBi"), ("mpt", "ALiBi"), ("gpt2", "learned"), ("jamba", "rotates nothing"),
+     ("vjepa2", "different angles"), ("nanochat", "opposite direction")],
+)  # fmt: skip
+def test_type_when_refused_then_reason_is_its_own(
+    made: Callable[..., Path], name: str, word: str
+) -> None:
+    error = _refusal(made({"model_type": name}), Unsupported)
+
+    assert word in error.why
+
+
+def test_falcon_when_alibi_then_refused(made: Callable[..., Path]) -> None:
+    error = _refusal(made({"model_type": "falcon", "alibi": True}), Unsupported)
+
+    assert "ALiBi" in error.why
+
+
+def test_type_when_unknown_then_similar_names_are_no_answer() -> None:
+    with pytest.raises(Unsupported, match="no table for") as raised:
+        find_family("glm4_mo", "config.json")
+
+    assert "glm4_moe" in raised.value.why
+
+
+def test_switch_when_in_config_then_in_place_is_refused(
+    made: Callable[..., Path],
+) -> None:
+    shapes: dict[str, tuple[int, ...] | None] = {name: None for name in SHAPES if AT in name}
+    shapes |= {AT + "q_proj.weight": (60, 60), AT + "kv_a_proj_with_mqa.weight": (20, 60)}
+    config = {
+        "model_type": "deepseek_v3", "qk_nope_head_dim": 4, "qk_rope_head_dim": 6,
+        "kv_lora_rank": 14,
+    }  # fmt: skip
+    folder = made(config, **{name.replace(".", "__"): shape for name, shape in shapes.items()})
+
+    with pytest.raises(Unsupported, match="in place"):
+        relayout_in_place(folder, HALF_SPLIT)
+
+
+@pytest.mark.parametrize("text", ['{"a": 1}', '{\n  "a": 1\n}\n'])
+def test_switch_when_absent_then_added(text: str) -> None:
+    assert json.loads(switched(text, "rope_interleave", "false")) == {
+        "a": 1,
+        "rope_interleave": False,
+    }
+
+
+def test_every_family_when_explained_then_says_what_moves() -> None:
+    for line in list_families():
+        found = explain(line.name)
+
+        assert found.moves or FAMILIES[line.name].inner
+        assert found.stays
+        assert all(entry.why for entry in (*found.moves, *found.stays))
+        for rule in FAMILIES[line.name].rules:
+            sizes = dict.fromkeys([letter for letter, _ in found.sizes] or "CFVDHK", 8)
+            assert not rule.rotates or parse_rows(rule.rows.replace(" - r", ""), sizes)
+
+
+def test_names_when_refused_then_not_in_table() -> None:
+    assert not set(REFUSED) & set(FAMILIES)
+
+
+def test_name_when_unknown_then_explaining_is_refused() -> None:
+    with pytest.raises(UsageError, match="no table knows"):
+        explain("lama")
+
+
+DESCRIPTION = """
+name = "new_model"
+layout = "half-split"
+
+[sizes]
+H = "heads.count"
+
+[[rows]]
+name = "model.layers.{layer}.self_attn.{q_proj,k_proj}.weight"
+rows = "Repeat(H, Rope(D))"
+why = "rotated"
+
+[[stays]]
+name = "model.{embed_tokens,norm}.weight"
+why = "not rotated"
+
+[[stays]]
+name = "model.layers.{layer}.{mlp.up_proj,self_attn.v_proj,self_attn.o_proj}.weight"
+why = "not rotated"
+"""
+NEW = {"model_type": "new_model", "heads": {"count": 6}}
+NO_NORMS = {f"{AT}{name}_norm.weight".replace(".", "__"): None for name in "qk"}
+
+
+def test_described_family_when_shapes_fit_then_moved_and_recorded(
+    made: Callable[..., Path], tmp_path: Path
+) -> None:
+    key = (AT + "k_proj.weight").replace(".", "__")
+    folder = made(NEW, **NO_NORMS, **{key: (60, 60)})
+    described = read_description(DESCRIPTION, "new.toml")
+    relayout(folder, tmp_path / "moved", INTERLEAVED, described=described)
+    moved = load_file(tmp_path / "moved" / "model.safetensors")
+
+    assert moved[AT + "k_proj.weight"][:4, 0].tolist() == [0, 5, 1, 6]
+    assert "by the user" in (tmp_path / "moved" / "ropeconv.json").read_text()
+
+
+def test_described_family_when_shapes_do_not_fit_then_refused(
+    made: Callable[..., Path], tmp_path: Path
+) -> None:
+    folder = made(NEW, **NO_NORMS)
+    with pytest.raises(Contradiction, match=r"k_proj\.weight"):
+        relayout(
+            folder,
+            tmp_path / "moved",
+            INTERLEAVED,
+            described=read_description(DESCRIPTION, "new.toml"),
+        )
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "word"),
+    [
+        ('layout = "half-split"', 'layout = "neox"', "neox"),
+        ('name = "new_model"', "", "no `name`"),
+        ("[[rows]]", "[[row]]", "key `row`"),
+        ("[sizes]", "[sizes", "no TOML"),
+        ('why = "rotated"', 'because = "rotated"', "key `because`"),
+    ],
+)
+def test_description_when_wrong_then_refused(old: str, new: str, word: str) -> None:
+    with pytest.raises(UsageError, match=word):
+        read_description(DESCRIPTION.replace(old, new, 1), "new.toml")
+
+
+def test_description_when_type_has_a_table_then_refused(made: Callable[..., Path]) -> None:
+    described = read_description(DESCRIPTION.replace("new_model", "qwen3"), "new.toml")
+    with pytest.raises(UsageError, match="has a table"):
+        take_stock(hf.discover(made()), described=described)
+
+
+def test_formula_when_it_is_code_then_no_meaning() -> None:
+    for text in ("__import__('os')", "a.b()", "lambda: 1", "[x for x in a]"):
+        with pytest.raises(Contradiction):
+            evaluate(text, {"a": {}})
+
+
+def test_letters_when_they_need_each_other_then_solved_in_any_order() -> None:
+    assert solve([("D", "C // H"), ("C", "c"), ("H", "h")], {"c": 60, "h": 6})["D"] == 10
