@@ -180,6 +180,7 @@ def read_claims(text: str, origin: str) -> Claims:
         max_positions=fields.integer("max_position_embeddings"),
         sliding_window=fields.integer("sliding_window"),
         tied=fields.flag("tie_word_embeddings"),
+        dtype=(fields.text("torch_dtype") or fields.text("dtype") or "").removeprefix("torch."),
         tokens=TokenIds(
             bos=fields.integer("bos_token_id"),
             eos=fields.integers("eos_token_id"),

@@ -134,7 +134,7 @@ def read_claims(text: str, origin: str) -> Claims:
     """What params.json says, in ropeconv's words. An unknown key may change the model: an error."""
     values = parse_object(text, origin)
     if isinstance(values.get("model"), dict):
-        values = values["model"]
+        values = {**{k: v for k, v in values.items() if k != "model"}, **values["model"]}
     fields = Fields(origin=origin, values=values)
     for key, value in sorted(values.items()):
         if key not in KNOWN_PARAMS and value not in (None, {}, False):

@@ -87,7 +87,8 @@ def verify(
     effort = effort or Effort(jobs=default_jobs())
     ours, theirs = (_know(path, said or Said()) for path in (source, target))
     exact = check_exact(ours.inventory, theirs.inventory, effort, listen)
-    config = check_configs(ours.model, theirs.model)
+    stated = theirs.inventory.checkpoint.claims.dtype
+    config = check_configs(ours.model, theirs.model, stated_dtype=stated)
     chosen = _chosen_layers(ours.model.geometry.num_layers, layers, sample)
     scores = _scores(ours, theirs, exact, config, chosen, listen)
     return Verdict(

@@ -187,7 +187,7 @@ def _infer_theta(inventory: Inventory, freqs: tuple[StoredFreqs, ...]) -> tuple[
         return 1e4, f"`{claims.origin}` states none, and 10000 is what transformers takes then"
     for table in freqs:
         for theta in THETAS:
-            if _agrees(table, RopeSettings(theta=theta), inventory.geometry.head_dim):
+            if agrees(table, RopeSettings(theta=theta), inventory.geometry.head_dim):
                 return theta, f"`{table.name}` was made with it"
     if inventory.family.name == "mistral":
         if claims.sliding_window is not None:
@@ -228,7 +228,7 @@ def _factor(inventory: Inventory, carried: Claims | None, said: Said, notes: lis
 
 def _check_freqs(freqs: tuple[StoredFreqs, ...], rope: RopeSettings, head_dim: int) -> None:
     for table in freqs:
-        if not _agrees(table, rope, head_dim) and not _agrees(
+        if not agrees(table, rope, head_dim) and not agrees(
             table, RopeSettings(theta=rope.theta), head_dim
         ):
             raise Contradiction(
@@ -244,7 +244,7 @@ def _few(values: tuple[float, ...]) -> str:
     return f"{len(values)} values, {shown}" + (", ..." if len(values) > 2 else "")  # noqa: PLR2004
 
 
-def _agrees(table: StoredFreqs, rope: RopeSettings, head_dim: int) -> bool:
+def agrees(table: StoredFreqs, rope: RopeSettings, head_dim: int) -> bool:
     """Equal within one rounding to the table's dtype and a few roundings of float32."""
     mantissa = {DType.BF16: 8, DType.F16: 11}.get(table.dtype, 24)
     relative = 2.0**-mantissa + 2.0**-20

@@ -37,10 +37,13 @@ class Evidence:
     @property
     def freqs(self) -> tuple[StoredFreqs, ...]:
         """The kept tables of frequencies, as numbers."""
-        return tuple(
-            StoredFreqs(name=kept.name, dtype=kept.dtype, values=to_floats(kept.dtype, kept.data))
-            for kept in self.kept
-        )
+        return tuple(map(stored_freqs, self.kept))
+
+
+def stored_freqs(kept: KeptTensor) -> StoredFreqs:
+    """A kept table as numbers."""
+    values = to_floats(kept.dtype, kept.data)
+    return StoredFreqs(name=kept.name, dtype=kept.dtype, values=values)
 
 
 def to_floats(dtype: DType, data: bytes) -> tuple[float, ...]:

@@ -15,7 +15,8 @@ from ropeconv.formats.new_file import NewFile, NewTensor
 from ropeconv.formats.safetensors import new_safetensors
 from ropeconv.formats.torch_zip_writer import new_torch_zip
 from ropeconv.knowledge.family import Split
-from ropeconv.thinking.evidence import Evidence
+from ropeconv.thinking.config_map import agrees
+from ropeconv.thinking.evidence import Evidence, stored_freqs
 from ropeconv.thinking.inventory import Inventory, Piece, WholeTensor, expected_tensors
 from ropeconv.thinking.moves import Move, make_move
 from ropeconv.thinking.plan import Plan, SmallFile, TargetFile, dropped_tables, place_fixed
@@ -185,20 +186,25 @@ def _constants(
     inventory: Inventory,
     evidence: Evidence,
     model: Model,
-    rope_freqs: bool | None,
+    rope_freqs: bool | None,  # noqa: FBT001 - None is a third answer
     notes: list[Note],
 ) -> tuple[KeptTensor, ...]:
     """`rope.freqs`: as an earlier conversion kept it, else computed where the generation has it."""
     if rope_freqs is False:
         return ()
     kept = inventory.checkpoint.carried.dropped or evidence.kept
-    tables = tuple(tensor for tensor in kept if tensor.name.endswith("rope.freqs"))
+    tables = tuple(
+        tensor
+        for tensor in kept
+        if tensor.name.endswith("rope.freqs")
+        and agrees(stored_freqs(tensor), model.rope, model.geometry.head_dim)
+    )
     if tables:
         return tables
     old = model.geometry.vocab_size < FIRST_GENERATIONS_VOCAB and model.family == "llama"
     if not (old if rope_freqs is None else rope_freqs):
         return ()
-    if inventory.checkpoint.carried.config and rope_freqs is None:
+    if inventory.checkpoint.carried.config and not kept and rope_freqs is None:
         return ()  # the original had none
     plain = RopeSettings(theta=model.rope.theta)
     values = array.array("f", frequencies(plain, model.geometry.head_dim).inv_freq)

@@ -68,6 +68,7 @@ class Claims:
     tied: bool | None = None
     tokens: TokenIds | None = None
     width_rule: tuple[int, float | None] | None = None
+    dtype: str = ""  # torch's name of the weights' dtype; empty if not said
 
 
 @dataclass(frozen=True, kw_only=True)
