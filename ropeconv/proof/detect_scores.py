@@ -85,7 +85,7 @@ def score_layer(q_KGrC: Tensor, k_KrC: Tensor, hypotheses: Hypotheses) -> HeadSc
     groups, size = q_KGrC.shape[1:3]
     q_KGrr = balanced((q_KGrC @ q_KGrC.mT).square())
     k_Krr = balanced((k_KrC @ k_KrC.mT).square())
-    products_KGrr = (q_KGrC.flatten(1, 2) @ k_KrC.mT).unflatten(1, (groups, size))
+    products_KGrr = (q_KGrC.flatten(1, 2) @ k_KrC.mT).view(-1, groups, size, size)
     pairs_KGrr = balanced((products_KGrr - products_KGrr.mT).square())
     matrices_3Krr = torch.stack((q_KGrr.mean(1), k_Krr, pairs_KGrr.mean(1))).double()
     centred_3Krr, spread_3K = _centred(matrices_3Krr)
