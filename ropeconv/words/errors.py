@@ -153,7 +153,7 @@ class TargetBusy(TargetError):
 
 
 class AnotherRun(TargetError):
-    """An interrupted run with another source, other options or another version left its work there."""
+    """An interrupted run of another source, other options or another version left its work."""
 
     code = "another-run"
 
