@@ -18,7 +18,10 @@ from ropeconv.proof.detect import LayoutEvidence, detect_layout
 from ropeconv.proof.logits import load_tensor
 from ropeconv.thinking.inventory import Inventory, take_stock
 
-MOST_LAYERS = 16  # evenly spread; released models have hundreds of heads in as many
+# Key heads that are looked at, in evenly spread layers: 16 heads of a small trained model give a z of
+# 14.7 where 6 is asked for, and reading all of a 3 GB model's took 7 s of processor.
+ENOUGH_KEY_HEADS = 48
+FEWEST_LAYERS = 4
 
 
 def look(root: Path) -> LayoutEvidence:
@@ -33,8 +36,8 @@ def look(root: Path) -> LayoutEvidence:
 
 def _layers(inventory: Inventory) -> Iterator[tuple[Tensor, Tensor]]:
     depth = inventory.geometry.num_layers
-    step = max(1, depth // MOST_LAYERS)
-    for layer in range(0, depth, step):
+    count = min(depth, max(FEWEST_LAYERS, -(-ENOUGH_KEY_HEADS // inventory.geometry.num_kv_heads)))
+    for layer in sorted({round(i * (depth - 1) / max(count - 1, 1)) for i in range(count)}):
         pair = [
             inventory.find(f"model.layers.{layer}.self_attn.{name}_proj.weight") for name in "qk"
         ]
