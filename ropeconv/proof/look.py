@@ -18,7 +18,7 @@ from ropeconv.proof.detect import LayoutEvidence, detect_layout
 from ropeconv.proof.logits import load_tensor
 from ropeconv.thinking.inventory import Inventory, take_stock
 
-# Key heads that are looked at, in evenly spread layers: 16 heads of a small trained model give a z of
+# Key heads looked at, in evenly spread layers: 16 heads of a small trained model give a z of
 # 14.7 where 6 is asked for, and reading all of a 3 GB model's took 7 s of processor.
 ENOUGH_KEY_HEADS = 48
 FEWEST_LAYERS = 4
