@@ -10,9 +10,11 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from ropeconv.cli.options import Debug, Json, Quiet, Report
+from ropeconv.cli.options import Debug, Json, NoColor, Quiet, Report
 from ropeconv.cli.speech import Speech, speaking
+from ropeconv.reports.json_report import SCHEMA
 from ropeconv.story.families import Explanation, explain, list_families, list_refused
+from ropeconv.version import __version__
 from ropeconv.words.errors import ExitCode, UsageError
 
 
@@ -33,9 +35,12 @@ def families(
     report: Report = None,
     quiet: Quiet = False,
     debug: Debug = False,
+    no_color: NoColor = False,
 ) -> None:
     """List the supported families, explain how each tensor of one is treated, or measure one."""
-    speech = Speech(json=json, quiet=quiet, report=report, debug=debug)
+    speech = Speech(
+        json=json, quiet=quiet, report=report, debug=debug, no_color=no_color, forms=FORMS
+    )
     with speaking(speech):
         if probe is not None:
             if name is not None:
@@ -50,8 +55,14 @@ def families(
             _explain(speech, explain(name))
 
 
+# the only form of these results: they are dictated as JSON below
+FORMS = {".json": str}
+
+
 def _machine(speech: Speech, kind: str, body: dict[str, object]) -> None:
-    speech.machine(json_text.dumps({"schema": 1, "kind": kind, **body}))
+    speech.machine(
+        json_text.dumps({"schema": SCHEMA, "type": kind, "ropeconv": __version__, **body})
+    )
 
 
 def _list(speech: Speech) -> None:

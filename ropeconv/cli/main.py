@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from ropeconv.cli import convert_commands, inspect_command, verify_commands
+from ropeconv.cli import convert_commands, families_command, inspect_command, verify_commands
 from ropeconv.version import __version__
 
 EXIT_CODES = """
@@ -28,6 +28,7 @@ app = typer.Typer(
 app.add_typer(convert_commands.app, name="convert")
 app.add_typer(verify_commands.app, name="verify")
 app.command("inspect", epilog=EXIT_CODES)(inspect_command.inspect_path)
+app.command("families", epilog=EXIT_CODES)(families_command.families)
 
 
 def _version(wanted: bool) -> None:  # noqa: FBT001 - Typer's signature of a callback

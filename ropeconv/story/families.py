@@ -148,3 +148,57 @@ def _runtime(family: Family) -> str:
     if family.switch:
         return f"transformers rotates by `{family.switch}` in config.json, which is set"
     return runtimes(family, other)
+
+
+def as_markdown() -> str:
+    """docs/families.md: every supported model type, and every refused one with its reason."""
+    rows = [
+        f"| `{line.name}` | {line.title} | {line.layout or 'as its language model'} |"
+        f" {_forms(FAMILIES[line.name])} | {line.other} |"
+        for line in list_families()
+    ]
+    refused = [f"| `{name}` | {why} |" for name, why in list_refused()]
+    return "\n".join(
+        [
+            *_INTRODUCTION.strip().splitlines(),
+            "",
+            "| model type | title | layout | rotary rows | the other layout runs by |",
+            "|---|---|---|---|---|",
+            *rows,
+            "",
+            "## Known and refused",
+            "",
+            "| model type | why |",
+            "|---|---|",
+            *refused,
+            "",
+        ]
+    )
+
+
+def _forms(family: Family) -> str:
+    found = dict.fromkeys(rule.rows for rule in family.rules if rule.rotates)
+    return "<br>".join(f"`{rows}`" for rows in found) or "its language model's"
+
+
+_INTRODUCTION = """\
+# Families
+
+`ropeconv convert interleaved-to-half`, `half-to-interleaved`, `verify checkpoint` and `inspect`
+work for the model types below. `ropeconv families NAME` explains each tensor of one, and
+`ropeconv families --probe NAME` measures it on the installed transformers.
+
+Every row but three kinds is measured in the tests: the Jacobian of the model's own rotation, inside
+its own attention, gives pairs, span and layers. The three are models whose code comes with the
+checkpoint (read, not measured), models of vision and language (their language model is a row of its
+own), and indexers of sparse attention (tested by running the model).
+
+The layout is that of the files in Hugging Face's format. Rows are in the notation of the tables:
+`Keep(n)` stays, `Rope(r)` is one rotary span, `Repeat(times, ...)` repeats; letters are sizes from
+config.json (H query heads, K key heads, D rows of a head, r rotary rows of it).
+
+Where a runtime has no switch, moving rows makes files for another runtime, and ropeconv says so.
+The indexers of DeepSeek V3.2 and A.X K2 have a layout of their own, which stays.
+
+## Supported
+"""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +14,7 @@ from ropeconv.proof.exact import check_exact
 from ropeconv.proof.verdict import (
     ConfigCheck,
     ExactCheck,
+    Finding,
     LogitsCheck,
     Outcome,
     ScoreCheck,
@@ -21,8 +22,9 @@ from ropeconv.proof.verdict import (
     Verdict,
 )
 from ropeconv.thinking.config_map import Said, state_model
+from ropeconv.thinking.family_model import differing_keys, state_family
 from ropeconv.thinking.inventory import Inventory, take_stock
-from ropeconv.words.errors import UsageError
+from ropeconv.words.errors import Unsupported, UsageError
 from ropeconv.words.events import Listener, nobody
 from ropeconv.words.model import Model
 
@@ -89,6 +91,8 @@ def verify(
     exact = check_exact(ours.inventory, theirs.inventory, effort, listen)
     stated = theirs.inventory.checkpoint.claims.dtype
     config = check_configs(ours.model, theirs.model, stated_dtype=stated)
+    if not ours.inventory.family.has_every_shape:
+        config = _whole_configs(ours, theirs, config)
     chosen = _chosen_layers(ours.model.geometry.num_layers, layers, sample)
     scores = _scores(ours, theirs, exact, config, chosen, listen)
     return Verdict(
@@ -99,6 +103,19 @@ def verify(
         scores=scores,
         logits=_logits(ours, theirs, logits),
     )
+
+
+def _whole_configs(ours: _Known, theirs: _Known, config: ConfigCheck) -> ConfigCheck:
+    """Families whose settings only their own code understands: every key must be equal."""
+    source, target = (side.inventory.checkpoint for side in (ours, theirs))
+    differing = differing_keys(source.config, target.config, ours.inventory.family.switch)
+    if not differing:
+        return config
+    findings = tuple(
+        Finding(tensor=key, text=f"{found}, source says {expected}")
+        for key, expected, found in differing
+    )
+    return replace(config, outcome=Outcome.DIFFERENT, findings=(*config.findings, *findings))
 
 
 def _chosen_layers(depth: int, layers: Sequence[int] | None, sample: int | None) -> tuple[int, ...]:
@@ -116,6 +133,12 @@ def _chosen_layers(depth: int, layers: Sequence[int] | None, sample: int | None)
 def _logits(ours: _Known, theirs: _Known, request: LogitsRequest | None) -> LogitsCheck | None:
     if request is None or ours.model.geometry != theirs.model.geometry:
         return None
+    if not ours.inventory.family.has_every_shape:
+        raise Unsupported(
+            what=f"{ours.inventory.family.title} cannot be run as a whole here",
+            why="only Llama and Mistral are written out in ropeconv",
+            fix="leave out --logits: bytes and scores are compared for every family",
+        )
     from ropeconv.proof.logits import Runner, check_logits  # noqa: PLC0415 - torch only when needed
 
     return check_logits(
@@ -138,6 +161,9 @@ def check_this_machine() -> KernelReport:
 
 def _know(path: Path, said: Said) -> _Known:
     inventory = take_stock(discover(path), trust_stamp=True)
+    if not inventory.family.has_every_shape:
+        model, _ = state_family(inventory)
+        return _Known(inventory=inventory, model=model)
     evidence = examine(inventory, allow_drift=True)
     applicable = said if inventory.checkpoint.claims.rope is None else Said()
     model, _ = state_model(inventory, evidence, applicable)
@@ -165,9 +191,11 @@ def _scores(
             num_layers=ours.model.geometry.num_layers,
             why="the two have different geometries, so their heads cannot be compared",
         )
+    from ropeconv.proof.family_scores import check_family_scores  # noqa: PLC0415 - as below
     from ropeconv.proof.scores import Form, check_scores  # noqa: PLC0415 - torch only when needed
 
-    return check_scores(
+    check = check_scores if ours.inventory.family.has_every_shape else check_family_scores
+    return check(
         Form(inventory=ours.inventory, model=ours.model),
         Form(inventory=theirs.inventory, model=theirs.model),
         layers=layers,

@@ -77,6 +77,21 @@ def runtimes(family: Family, layout: RopeLayout) -> str:
     )
 
 
+# keys that say nothing of what the weights compute
+_NO_MATTER = {"transformers_version", "torch_dtype", "dtype", "_name_or_path", "use_cache"}
+
+
+def differing_keys(one: str, other: str, switch: str) -> tuple[tuple[str, str, str], ...]:
+    """Keys in which two configs of one family differ, with both values; the switch aside."""
+    ours, theirs = (parse_object(text, "config.json") for text in (one, other))
+    ignored = {*_NO_MATTER, switch}
+    return tuple(
+        (key, str(ours.get(key))[:60], str(theirs.get(key))[:60])
+        for key in sorted({*ours, *theirs} - ignored)
+        if ours.get(key) != theirs.get(key)
+    )
+
+
 def switched(config: str, key: str, value: str) -> str:
     """The config's text with one key set; everything else stays as it was written.
 

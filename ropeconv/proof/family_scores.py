@@ -1,0 +1,135 @@
+"""The score check for families whose table says which rows rotate.
+
+The table does not say which rotary rows meet which in a score, and need not: each span of rotary
+rows, one head's, is compared by the scores of its own vectors with each other. They tell layouts
+apart as query-key scores do, and every span is seen, in whatever projection it lies.
+
+Notation: T probe positions, S rotary spans of a layer, r rows of a span.
+"""
+
+# ruff: noqa: N806 - axes stand in names: see the notation above
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from ropeconv.kernels import BACKEND, ScoreForm
+from ropeconv.moving.examine import read_rows
+from ropeconv.proof.judgement import judge
+from ropeconv.proof.probe import Probe, make_probe
+from ropeconv.proof.scores import Form, compare_forms, make_angles
+from ropeconv.proof.verdict import LayerScores, Outcome, ScoreCheck
+from ropeconv.thinking.inventory import Inventory, WholeTensor
+from ropeconv.words.events import BytesDone, Listener, WorkDone, WorkPlanned
+from ropeconv.words.layout import Keep, Repeat, Rope, Rows, num_rows
+
+# isort: split
+import triton  # after `ropeconv.kernels`, which chooses its backend
+
+MIN_CONTEXT = 4096  # positions of the probe where the config states none
+
+
+def check_family_scores(
+    source: Form, target: Form, *, layers: Sequence[int], listen: Listener
+) -> ScoreCheck:
+    """Compare every rotary span of the chosen layers, each side in its own layout.
+
+    Layers that do not rotate are left out; where a layer has spans of two lengths, or the two sides
+    have different ones, nothing is concluded.
+    """
+    wanted = [layer for layer in layers if _rotating(source.inventory, layer)]
+    dims = {
+        stop
+        for form in (source, target)
+        for layer in wanted
+        for tensor in _rotating(form.inventory, layer)
+        for stop in {len(span) for span in spans(tensor.rows)}
+    }
+    device = torch.device("cuda" if BACKEND == "cuda" else "cpu")
+    found: list[LayerScores] = []
+    positions: tuple[int, ...] = ()
+    if len(dims) == 1:
+        dim = dims.pop()
+        probe = make_probe(source.model.rope, dim, source.model.max_positions or MIN_CONTEXT)
+        positions = probe.positions
+        sizes = [sum(t.nbytes for t in _rotating(source.inventory, at)) for at in wanted]
+        listen(WorkPlanned(title="comparing scores", total_nbytes=sum(sizes)))
+        angles = make_angles(source.model.rope, dim, probe, device)
+        for layer, nbytes in zip(wanted, sizes, strict=True):
+            ours, theirs = (
+                ScoreForm(q=x_TSr, k=x_TSr, layout=form.inventory.layout, table=angles.plain)
+                for form in (source, target)
+                for x_TSr in (_vectors(form.inventory, layer, probe, device),)
+            )
+            widest = max(tensor.shape[1] for tensor in _rotating(source.inventory, layer))
+            found.append(
+                compare_forms(ours, theirs, angles=angles, layer=layer, hidden_size=widest)
+            )
+            listen(BytesDone(nbytes=nbytes))
+        listen(WorkDone(title="comparing scores"))
+    outcome, why = judge(found)
+    if not found:
+        outcome, why = Outcome.INCONCLUSIVE, "no layer has rotary rows of one length to compare"
+    return ScoreCheck(
+        outcome=outcome,
+        backend="Triton interpreter" if BACKEND == "interpreter" else "Triton",
+        device=torch.cuda.get_device_name() if BACKEND == "cuda" else "CPU",
+        num_positions=len(positions),
+        largest_position=positions[-1] if positions else 0,
+        layers=tuple(found),
+        num_layers=source.model.geometry.num_layers,
+        why=why,
+        by_distance=None,
+        versions=(("torch", torch.__version__), ("triton", triton.__version__)),
+    )
+
+
+def spans(parts: tuple[Rows, ...], start: int = 0) -> list[range]:
+    """The places of every rotary span among the rows.
+
+    >>> spans((Repeat(2, Keep(1), Rope(2)),))
+    [range(1, 3), range(4, 6)]
+    """
+    found: list[range] = []
+    for part in parts:
+        match part:
+            case Rope(dim):
+                found.append(range(start, start + dim))
+            case Repeat(times, inner):
+                size = num_rows(*inner)
+                for turn in range(times):
+                    found += spans(inner, start + turn * size)
+            case Keep():
+                pass
+        start += num_rows(part)
+    return found
+
+
+def _rotating(inventory: Inventory, layer: int) -> list[WholeTensor]:
+    """The layer's matrices with rotary rows; biases and norms are compared byte by byte."""
+    return [
+        tensor
+        for tensor in inventory.tensors
+        if tensor.layer == layer
+        and len(tensor.shape) == 2  # noqa: PLR2004 - a matrix
+        and tensor.num_rows == tensor.shape[0]
+        and spans(tensor.rows)
+    ]
+
+
+def _vectors(inventory: Inventory, layer: int, probe: Probe, device: torch.device) -> Tensor:
+    """Every span of the layer, projected from seeded inputs: [1, T, S, r]."""
+    found = []
+    for number, tensor in enumerate(sorted(_rotating(inventory, layer), key=lambda t: t.name)):
+        generator = torch.Generator().manual_seed(probe.seed + 1000 * layer + number)
+        shape = (len(probe.positions), tensor.shape[1])
+        hidden_TC = torch.randn(shape, generator=generator, dtype=torch.float64).to(device)
+        data = bytearray(read_rows(inventory.checkpoint, tensor, 0, tensor.num_rows))
+        weight = torch.frombuffer(data, dtype=getattr(torch, tensor.dtype.torch_name))
+        weight = weight.view(tensor.shape).to(device, torch.float64)
+        rows_TN = (hidden_TC @ weight.T).to(torch.float32)
+        found += [rows_TN[:, list(span)] for span in spans(tensor.rows)]
+    return torch.stack(found, dim=1)[None]
