@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from ropeconv.knowledge.families.dense import INNER
 from ropeconv.knowledge.family import Family
 from ropeconv.words.layout import HALF_SPLIT
 
@@ -24,7 +25,7 @@ _STAYS = (
     ("{model.,}{vision_tower,vision_model,visual,vision_embed_tokens,audio_tower,image_tower}.*",
      _TOWER),
     (
-        "{model.,}{multi_modal_projector,connector,mlp1,mlp_AR,embed_vision,embed_audio,aligner}.*",
+        "{model.,}{multi_modal_projector,connector,mlp1,mlp_AR,embed_vision,embed_audio,aligner,resampler_model}.*",
         "between a tower and the language model",
     ),
     ("{model.,}{image_newline,image_norm,view_seperator}", "between images"),
@@ -76,6 +77,7 @@ COMPOSITE = tuple(
 
 def joined(outer: Family, language: Family) -> Family:
     """The table of a composite model: its language model's rules, its own towers."""
+    language = INNER.get(language.name, language)
     return replace(
         language,
         name=outer.name,

@@ -215,4 +215,6 @@ ADJACENT = (
     _plain("llama4_text", "Llama 4, text", layout=INTERLEAVED, layers=NO_ROPE_LAYERS),
 )
 
+# Llama and Mistral have whole tables of their own; inside another model only their rows matter
+INNER = {"llama": _plain("llama", "Llama"), "mistral": _plain("mistral", "Mistral")}
 DENSE = (*PLAIN, *WITH_NORMS, *ADJACENT)
