@@ -28,7 +28,8 @@ def families(
         typer.Option(
             "--probe",
             metavar="MODEL_TYPE",
-            help="Measure the rotation of the installed transformers, and compare.",
+            help="Measure the rotation of the installed transformers, and compare; `lacking` lists"
+            " the model types that no table knows.",
         ),
     ] = None,
     json: Json = False,
@@ -120,9 +121,15 @@ def _explain(speech: Speech, found: Explanation) -> None:
 
 
 def _probe(speech: Speech, model_type: str) -> None:
-    from ropeconv.proof.family_probe import probe  # noqa: PLC0415 - torch only when needed
+    from ropeconv.proof.family_probe import lacking, probe  # noqa: PLC0415 - torch when needed
 
     try:
+        if model_type == "lacking":
+            names = lacking()
+            _machine(speech, "lacking", {"model_types": list(names)})
+            for name in names:
+                speech.result(escape(name))
+            return
         found = probe(model_type)
     except ImportError as error:
         raise UsageError(

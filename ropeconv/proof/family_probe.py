@@ -15,6 +15,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from ropeconv.knowledge.families.refused import REFUSED
 from ropeconv.knowledge.family import Family, Rule, parse_rows
 from ropeconv.knowledge.formula import evaluate, solve
 from ropeconv.knowledge.registry import FAMILIES
@@ -149,6 +150,15 @@ def probe(model_type: str, **changed: Any) -> ProbeReport:  # noqa: ANN401 - val
             partners = _partners(tuple(x[entries] for x in calls[0]))
             measured.append(Measured(name=name, partners=partners, expected=expected))
     return ProbeReport(model_type=model_type, measured=tuple(measured), is_known=family is not None)
+
+
+def lacking() -> tuple[str, ...]:
+    """Causal language models of the installed transformers that no table knows, nor refuses."""
+    from transformers.models.auto import modeling_auto  # noqa: PLC0415 - optional, slow to import
+
+    return tuple(
+        sorted(set(modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES) - {*FAMILIES, *REFUSED})
+    )
 
 
 def _is_near(at: str, parent: str) -> bool:

@@ -1,4 +1,4 @@
-"""Models of vision and language: the language model moves, towers stay, the whole still computes."""
+"""Models of vision and language: the language model moves, towers stay, the whole computes on."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ import pytest
 from ropeconv.knowledge import registry
 from ropeconv.knowledge.families.composite import COMPOSITE
 from ropeconv.knowledge.family import Family
-from ropeconv.proof.family_probe import probe
+from ropeconv.proof.family_probe import lacking, probe
 from ropeconv.words.errors import Unsupported
 from ropeconv.words.layout import HALF_SPLIT
 from tests.families.cases import RUNNABLE, VARIANTS
@@ -97,6 +97,16 @@ def test_unlisted_type_when_probed_then_its_layout_is_told() -> None:
 
     assert not report.is_known
     assert {one.layout for one in report.measured} == {"turns the other way"}
+
+
+def test_types_that_no_table_knows_when_listed_then_are_these() -> None:
+    """A new release of transformers changes this list: each new name is a family to add."""
+    assert set(lacking()) == {
+        "bailing_hybrid", "blt", "cohere_compass_text", "dots3_note", "dots3_note_text", "emu3",
+        "fuyu", "gemma4_assistant", "gemma4_unified_assistant", "hrm_text", "inkling2_text",
+        "inkling_text", "laguna", "mllama", "modernbert-decoder", "moss_transcribe_diarize",
+        "phi4_multimodal", "qwen4_exp", "qwen4_exp_text",
+    }  # fmt: skip
 
 
 def test_type_without_code_when_probed_then_refused() -> None:

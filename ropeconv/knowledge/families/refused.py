@@ -12,8 +12,17 @@ _SHARED = (
     " have to follow"
 )
 _VALUE = "its values may be rotated too, so columns of the output projection would have to follow"
+_OTHER = "its positions are not rotary; it rotates nothing"
+_WITHOUT = (
+    "bert-generation", "big_bird", "bigbird_pegasus", "blenderbot", "blenderbot-small", "camembert",
+    "cpmant", "data2vec-text", "electra", "ernie", "gpt-sw3", "marian", "mbart", "megatron-bert",
+    "musicgen", "musicgen_melody", "mvp", "pegasus", "plbart", "prophetnet", "reformer", "rembert",
+    "roberta-prelayernorm", "roc_bert", "trocr", "xlm", "xlm-roberta", "xlm-roberta-xl", "xlnet",
+    "xmod",
+)  # fmt: skip
 
 REFUSED = {
+    **dict.fromkeys(_WITHOUT, _OTHER),
     "bloom": _ALIBI,
     "mpt": _ALIBI,
     "biogpt": _LEARNED,
