@@ -23,8 +23,19 @@ from ropeconv.words.errors import (
     Unsupported,
     UsageError,
 )
-from ropeconv.words.layout import HALF_SPLIT, INTERLEAVED, Keep, RopeLayout, Rows, num_rows
+from ropeconv.words.layout import (
+    HALF_SPLIT,
+    INTERLEAVED,
+    Keep,
+    RopeLayout,
+    Rows,
+    num_rows,
+    row_order,
+)
 from ropeconv.words.model import Format, Geometry, Note
+
+SCALE = ".weight_scale_inv"
+BLOCK_ROWS = 128  # rows that share a scale in DeepSeek's FP8 files
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -202,11 +213,53 @@ def _treat(
         rule, layer = matched[0]
         still = Rule(name=rule.name, rows="", why="this layer does not rotate")
         return Treated(stored=stored, rule=still, layer=layer, rows=_kept(stored))
+    if stored.name.endswith(SCALE):
+        return _treat_scale(stored, family, names, sizes)
     why = family.reason_to_stay(stored.name)
     if why is None:
         return None
     still = Rule(name=stored.name, rows="", why=why)
     return Treated(stored=stored, rule=still, layer=None, rows=_kept(stored))
+
+
+def _treat_scale(
+    stored: StoredTensor, family: Family, names: Mapping[str, Any], sizes: Mapping[str, int]
+) -> Treated | None:
+    """Scales of blocks of FP8 rows: they stay, if no row that moves leaves its block.
+
+    Raises:
+        Unsupported: the blocks are not of 128 rows, or rows change blocks.
+    """
+    weight = stored.name.removesuffix(SCALE) + ".weight"
+    still = Rule(name=stored.name, rows="", why="rows that move stay in their block of the scale")
+    found = Treated(stored=stored, rule=still, layer=None, rows=_kept(stored))
+    applying = [
+        rule
+        for rule, layer in family.matches(weight)
+        if rule.rotates
+        and (not rule.layers or evaluate(rule.layers, {**names, **sizes, "layer": layer}))
+    ]
+    if not applying:
+        known = family.matches(weight) or family.reason_to_stay(weight)
+        return found if known else None
+    rows = parse_rows(applying[0].rows, sizes)
+    order = row_order(rows, INTERLEAVED, HALF_SPLIT)
+    block = evaluate("quantization_config.weight_block_size", names)
+    blocks = -(-len(order) // BLOCK_ROWS)
+    if block != [BLOCK_ROWS, BLOCK_ROWS] or stored.shape[:1] != (blocks,):
+        raise Unsupported(
+            what=f"`{stored.name}` has the shape {list(stored.shape)}, expected {blocks} blocks of"
+            f" {BLOCK_ROWS} rows",
+            why=f"the config's weight_block_size is {block}; only scales of such blocks are known",
+        )
+    if any(place // BLOCK_ROWS != row // BLOCK_ROWS for place, row in enumerate(order)):
+        raise Unsupported(
+            what=f"rows of `{weight}` would leave the blocks of `{stored.name}`",
+            why=f"heads of {sizes['D']} rows do not fit blocks of {BLOCK_ROWS}: the scales would"
+            " have to be computed anew, which changes values",
+            fix="start from weights that are not quantised",
+        )
+    return found
 
 
 def _kept(stored: StoredTensor) -> tuple[Rows, ...]:

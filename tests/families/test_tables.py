@@ -306,3 +306,64 @@ def test_formula_when_it_is_code_then_no_meaning() -> None:
 
 def test_letters_when_they_need_each_other_then_solved_in_any_order() -> None:
     assert solve([("D", "C // H"), ("C", "c"), ("H", "h")], {"c": 60, "h": 6})["D"] == 10
+
+
+def _latent(made: Callable[..., Path], nope: int, rope: int, scale: tuple[int, ...]) -> Path:
+    shapes: dict[str, tuple[int, ...] | None] = {name: None for name in SHAPES if AT in name}
+    shapes |= {
+        AT + "q_proj.weight": (6 * (nope + rope), 60),
+        AT + "q_proj.weight_scale_inv": scale,
+        AT + "kv_a_proj_with_mqa.weight": (128 + rope, 60),
+        AT + "o_proj.weight_scale_inv": (1, 1),
+    }
+    config = {
+        "model_type": "deepseek_v3", "qk_nope_head_dim": nope, "qk_rope_head_dim": rope,
+        "kv_lora_rank": 128, "quantization_config": {"weight_block_size": [128, 128]},
+    }  # fmt: skip
+    return made(config, **{name.replace(".", "__"): shape for name, shape in shapes.items()})
+
+
+def test_block_scales_when_no_row_leaves_its_block_then_stay(made: Callable[..., Path]) -> None:
+    """DeepSeek's own geometry, 128 + 64: a span starts at a multiple of 64."""
+    inventory = take_stock(hf.discover(_latent(made, 128, 64, (9, 1))))
+
+    assert inventory.layout == INTERLEAVED
+    scales = [tensor for tensor in inventory.tensors if "scale" in tensor.name]
+    assert len(scales) == 2
+    assert not any(tensor.rule.rotates for tensor in scales)
+
+
+@pytest.mark.parametrize(
+    ("nope", "rope", "scale", "word"),
+    [(128, 48, (9, 1), "leave the blocks"), (128, 64, (1152, 1), "expected 9 blocks")],
+)
+def test_block_scales_when_rows_leave_them_then_refused(
+    made: Callable[..., Path], nope: int, rope: int, scale: tuple[int, ...], word: str
+) -> None:
+    assert word in _refusal(_latent(made, nope, rope, scale), Unsupported).what
+
+
+def test_layer_of_further_tokens_when_beyond_the_depth_then_moves_too(
+    made: Callable[..., Path], tmp_path: Path
+) -> None:
+    """DeepSeek V3's layer 61: forgetting it leaves a draft head that guesses wrong, quietly."""
+    shapes: dict[str, tuple[int, ...] | None] = {name: None for name in SHAPES if AT in name}
+    for layer in (0, 1):
+        at = f"model.layers.{layer}.self_attn."
+        shapes |= {at + "q_b_proj.weight": (60, 18), at + "kv_a_proj_with_mqa.weight": (20, 60)}
+    shapes |= {"model.layers.1." + name: (60,) for name in ("enorm.weight", "hnorm.weight")}
+    config = {
+        "model_type": "deepseek_v3", "qk_nope_head_dim": 4, "qk_rope_head_dim": 6,
+        "kv_lora_rank": 14,
+    }  # fmt: skip
+    folder = made(config, **{name.replace(".", "__"): shape for name, shape in shapes.items()})
+    relayout(folder, tmp_path / "moved", HALF_SPLIT)
+    moved = load_file(tmp_path / "moved" / "model.safetensors")
+
+    for layer in (0, 1):
+        at = f"model.layers.{layer}.self_attn."
+        query = moved[at + "q_b_proj.weight"][:10, 0].tolist()
+        key = moved[at + "kv_a_proj_with_mqa.weight"][:, 0].tolist()
+        assert query == [0, 1, 2, 3, 4, 6, 8, 5, 7, 9]
+        assert key == [*range(14), 14, 16, 18, 15, 17, 19]
+    assert json.loads((tmp_path / "moved" / "config.json").read_text())["rope_interleave"] is False
