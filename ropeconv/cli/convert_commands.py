@@ -31,7 +31,7 @@ from ropeconv.cli.stopping import stopping
 from ropeconv.moving.effort import Effort, Io, default_jobs
 from ropeconv.reports.forms import CONVERSION
 from ropeconv.story.conversion import ConversionReport, Handling, HfOptions, MetaOptions, convert
-from ropeconv.story.relayout import relayout, relayout_in_place
+from ropeconv.story.relayout import described_family, relayout, relayout_in_place
 from ropeconv.thinking.config_map import Said
 from ropeconv.thinking.to_meta import WeightsFile
 from ropeconv.words.errors import UsageError
@@ -61,6 +61,12 @@ TrustDeclared = Annotated[
     typer.Option(
         "--trust-declared-layout",
         help="Go on although the weights look as if they were in another layout than declared.",
+    ),
+]
+FamilyFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--family", metavar="FILE", help="TOML description of a model type without a table."
     ),
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Plan and check only; write nothing.")]
@@ -191,6 +197,7 @@ def interleaved_to_half(
     target: TargetOrNone = None,
     *,
     in_place: InPlace = False,
+    family: FamilyFile = None,
     trust_declared_layout: TrustDeclared = False,
     dry_run: DryRun = False,
     overwrite: Overwrite = False,
@@ -215,6 +222,7 @@ def interleaved_to_half(
         target,
         HALF_SPLIT,
         in_place=in_place,
+        family=family,
         handling=Handling(overwrite=overwrite, restart=restart, hashes=hashes),
         effort=Effort(jobs=jobs or default_jobs(), io=io, sync=sync),
         look=not trust_declared_layout,
@@ -231,6 +239,7 @@ def half_to_interleaved(
     target: TargetOrNone = None,
     *,
     in_place: InPlace = False,
+    family: FamilyFile = None,
     trust_declared_layout: TrustDeclared = False,
     dry_run: DryRun = False,
     overwrite: Overwrite = False,
@@ -255,6 +264,7 @@ def half_to_interleaved(
         target,
         INTERLEAVED,
         in_place=in_place,
+        family=family,
         handling=Handling(overwrite=overwrite, restart=restart, hashes=hashes),
         effort=Effort(jobs=jobs or default_jobs(), io=io, sync=sync),
         look=not trust_declared_layout,
@@ -271,6 +281,7 @@ def _relayout(
     layout: RopeLayout,
     *,
     in_place: bool,
+    family: Path | None,
     handling: Handling,
     effort: Effort,
     look: bool,
@@ -284,6 +295,13 @@ def _relayout(
                 why="--in-place changes SRC itself" if in_place else "",
                 fix="name DST, or add --in-place to rewrite the rows of SRC where they lie",
             )
+        if in_place and family is not None:
+            raise UsageError(
+                what="--in-place does not go with --family",
+                why="a described table is recorded in the manifest of a new folder",
+                fix="name DST",
+            )
+        described = None if family is None else described_family(family)
         with progress_of(speech) as listen, stopping() as stop:
             if target is None:
                 done = relayout_in_place(
@@ -296,6 +314,7 @@ def _relayout(
                     layout,
                     effort=effort,
                     handling=handling,
+                    described=described,
                     look=look,
                     dry_run=dry_run,
                     listen=listen,
@@ -342,11 +361,12 @@ def _show(speech: Speech, done: ConversionReport, said: str) -> None:
             f" {gigabytes(needs.disk_free_nbytes)} are free"
         )
         return
+    if done.target == done.source:
+        speech.result(f"[green]rewrote[/] the rows of {escape(str(done.source))}: {moved}")
+        return  # the older form is gone: there is nothing to compare with
     speech.result(
         f"[green]converted[/] {escape(str(done.source))} to {escape(str(done.target))}:"
         f" {gigabytes(plan.target_nbytes)}, {moved}"
     )
-    if done.target == done.source:
-        return  # the older form is gone: there is nothing to compare with
     paths = f"{quote(str(done.target))} --against {quote(str(done.source))}"
     speech.hint(f"next: ropeconv verify checkpoint {escape(paths)}{said}")

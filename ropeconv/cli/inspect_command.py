@@ -72,6 +72,10 @@ def _show(speech: Speech, found: Inspection) -> None:
         rows.append(("tables", ", ".join(found.dropped)))
     if found.side_files:
         rows.append(("side files", ", ".join(found.side_files)))
+    if not speech.out.is_terminal:
+        for name, text in rows:
+            speech.result(f"{name:<13}{escape(text)}")
+        return
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_column(style="bold")
     table.add_column(overflow="fold")

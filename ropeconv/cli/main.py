@@ -11,11 +11,12 @@ import typer
 from ropeconv.cli import convert_commands, families_command, inspect_command, verify_commands
 from ropeconv.version import __version__
 
-EXIT_CODES = """
-Exit codes: 0 done or proved; 1 not the same model; 2 wrong usage; 3 inconclusive; 4 the source is
-unreadable, incomplete or hostile; 5 recognised but refused; 6 the target cannot be written; 70 a
-bug in ropeconv; 130 interrupted.
-"""
+EXIT_CODES = (
+    "Exit codes: 0 done or proved; 1 not the same model; 2 wrong usage; 3 inconclusive; 4 the"
+    " source"
+    " is unreadable, incomplete or hostile; 5 recognised but refused; 6 the target cannot be"
+    " written; 70 a bug in ropeconv; 130 interrupted."
+)
 
 app = typer.Typer(
     name="ropeconv",

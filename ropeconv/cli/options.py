@@ -24,7 +24,7 @@ Report = Annotated[
     typer.Option(
         "--report",
         metavar="FILE",
-        help="Write the result to FILE: .json or .md; of verify also .xml (JUnit) and .html.",
+        help="Write the result to FILE, in the form of its ending: .json, .md; proofs have more.",
     ),
 ]
 Jobs = Annotated[
@@ -107,7 +107,10 @@ def parse_layers(text: str | None) -> tuple[int, ...] | None:
         match = re.fullmatch(r"\s*(\d{1,5})(?:-(\d{1,5}))?\s*", part)
         if match is None:
             raise UsageError(what=f"`{text}` is no list of layers", fix="write 0,5-7 for example")
-        layers += range(int(match[1]), int(match[2] or match[1]) + 1)
+        first, last = int(match[1]), int(match[2] or match[1])
+        if last < first:
+            raise UsageError(what=f"`{part}` ends before it begins", fix="write 5-7, not 7-5")
+        layers += range(first, last + 1)
     return tuple(layers)
 
 

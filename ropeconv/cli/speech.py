@@ -29,6 +29,7 @@ from ropeconv.words.errors import ExitCode, Interrupted, RopeconvError, TargetEr
 from ropeconv.words.events import BytesDone, Event, WorkDone, WorkPlanned
 from ropeconv.words.model import Note
 
+CHECKPOINT_FILES = ("config.json", "params.json", "ropeconv.json")
 PLAIN_LINE_SECONDS = 10.0  # between lines of progress where there is no terminal
 
 
@@ -160,6 +161,12 @@ def _check_report(speech: Speech) -> None:
             what=f"`--report {report}` ends in `{report.suffix}`",
             why="the ending chooses the form of the report",
             fix=f"name a file that ends in {', '.join(most)} or {last}",
+        )
+    if any((report.parent / name).exists() for name in CHECKPOINT_FILES):
+        raise UsageError(
+            what=f"`--report {report}` lies in the folder of a checkpoint",
+            why="a report must neither replace a checkpoint's file nor travel with it",
+            fix="name a file in another folder",
         )
     try:
         report.touch()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Annotated
@@ -25,7 +26,7 @@ from ropeconv.cli.options import (
 )
 from ropeconv.cli.speech import Speech, gigabytes, progress_of, speaking
 from ropeconv.moving.execute import Effort, default_jobs
-from ropeconv.proof.verdict import LogitsCheck, Outcome, Verdict
+from ropeconv.proof.verdict import Finding, LogitsCheck, Outcome, Verdict
 from ropeconv.reports.forms import KERNEL, VERDICT
 from ropeconv.story.verification import LogitsRequest, check_this_machine, verify
 from ropeconv.thinking.config_map import Said
@@ -176,15 +177,16 @@ def _show(speech: Speech, verdict: Verdict) -> None:
     )
     speech.result(
         f"bytes    {WORDS[exact.outcome]}: {exact.num_tensors} tensors, {exact.num_reordered}"
-        " after their"
-        f" row order, {gigabytes(exact.nbytes)}"
+        f" after their row order, {gigabytes(exact.nbytes)}"
     )
+    for sentence in exact.diagnosis[:MAX_SHOWN]:
+        speech.result(f"         [red]mistake:[/] {escape(sentence)}")
+    _show_findings(speech, [f for f in exact.findings if f.tensor not in exact.named])
     speech.result(
         f"config   {WORDS[config.outcome]}: {config.num_frequencies} rotary frequencies in"
-        " float64, geometry,"
-        " norms"
+        " float64, geometry, norms"
     )
-    _show_findings(speech, verdict)
+    _show_findings(speech, config.findings)
     if scores.layers:
         worst = max(scores.layers, key=lambda layer: layer.max_difference)
         speech.result(
@@ -192,9 +194,11 @@ def _show(speech: Speech, verdict: Verdict) -> None:
             f" at {scores.num_positions} positions up to {scores.largest_position:,}, largest"
             f" difference {scores.max_difference:.3g} (rounding may cause {worst.bound:.2g})"
         )
+        could = all(layer.controls for layer in scores.layers)
+        words = f"wrong variants differ by {scores.weakest_margin:,.0f} times the bound or more"
         speech.result(
-            f"controls wrong variants differ by {scores.weakest_margin:,.0f} times the bound"
-            f" or more ({scores.backend} on {scores.device})"
+            f"controls {words if could else 'could not be run'} ({scores.backend} on"
+            f" {scores.device})"
         )
     if verdict.logits is not None:
         _show_logits(speech, verdict.logits)
@@ -216,17 +220,12 @@ def _show_logits(speech: Speech, logits: LogitsCheck) -> None:
     )
 
 
-def _show_findings(speech: Speech, verdict: Verdict) -> None:
-    """Named mistakes in one sentence each; then what has no name, as far as it fits a screen."""
-    for sentence in verdict.exact.diagnosis[:MAX_SHOWN]:
-        speech.result(f"         [red]mistake:[/] {escape(sentence)}")
-    unnamed = [f for f in verdict.findings if f.tensor not in verdict.exact.named]
-    for finding in unnamed[:MAX_SHOWN]:
+def _show_findings(speech: Speech, findings: Sequence[Finding]) -> None:
+    """What has no name of its own, as far as it fits a screen."""
+    for finding in findings[:MAX_SHOWN]:
         speech.result(f"         [red]-[/] `{escape(finding.tensor)}`: {escape(finding.text)}")
-    more = len(unnamed) + len(verdict.exact.diagnosis)
-    more -= len(unnamed[:MAX_SHOWN]) + len(verdict.exact.diagnosis[:MAX_SHOWN])
-    if more:
-        speech.result(f"         and {more} more; --report has them all")
+    if len(findings) > MAX_SHOWN:
+        speech.result(f"         and {len(findings) - MAX_SHOWN} more; --report has them all")
 
 
 def _verdict_words(verdict: Verdict) -> str:

@@ -245,7 +245,7 @@ def _row_hypotheses(sides: Sides, tensor: WholeTensor) -> Iterator[tuple[str, Or
     right = _right_order(sides, tensor)
     rotary = _has_rope(tensor.rows)
     if rotary and before != after:
-        yield f"not reordered, its rows are still {before}", unmoved
+        yield f"not reordered, the rows are still {before}", unmoved
         yield "reordered in the wrong direction", row_order(tensor.rows, after, before)
         repeated: Order = right
         for times in range(2, MOST_TIMES + 1):

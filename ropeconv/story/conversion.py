@@ -142,6 +142,7 @@ def convert(
     Raises:
         RopeconvError: one of its kinds; nothing that looks finished is left behind.
     """
+    source, target = Path(source), Path(target)
     handling = handling or Handling()
     check_target(target, source, overwrite=handling.overwrite)
     plan = plan_conversion(source, options, said=said, allow_drift=allow_drift)

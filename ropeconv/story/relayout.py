@@ -10,6 +10,7 @@ from ropeconv.formats import hf
 from ropeconv.formats.checkpoint import Checkpoint, read_text
 from ropeconv.formats.folder import MANIFEST, STAMP_KEY, UNFINISHED
 from ropeconv.formats.safetensors import Header, read_header, restamped_header
+from ropeconv.knowledge.described import read_description
 from ropeconv.knowledge.family import Family
 from ropeconv.moving.checks import check_target
 from ropeconv.moving.effort import BLOCK_NBYTES, Effort, default_jobs
@@ -29,6 +30,15 @@ from ropeconv.thinking.relayout import plan_relayout
 from ropeconv.words.errors import Unsupported
 from ropeconv.words.events import Listener, nobody
 from ropeconv.words.layout import RopeLayout
+
+
+def described_family(path: Path) -> Family:
+    """The table that a TOML file describes, for a model type that ropeconv has none for.
+
+    Raises:
+        UsageError: it is no such description.
+    """
+    return read_description(read_text(path), str(path))
 
 
 def plan_new_layout(source: Path, layout: RopeLayout, described: Family | None = None) -> Plan:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from ropeconv.knowledge.family import Family, Rule
-from ropeconv.words.errors import Contradiction, NotSaid, Unsupported
+from ropeconv.words.errors import Contradiction, IncompleteSource, NotSaid, Unsupported
 from ropeconv.words.model import Format, Geometry, Note
 
 if TYPE_CHECKING:
@@ -106,6 +106,9 @@ def _heads(
             why=f"{q_rows} query rows can be cut into heads in many ways, and only one is right",
             fix="add the number of heads to the config",
         )
+    stated = head_dim is not None or claims.family == "llama"
+    if num_heads is not None and stated and checkpoint.format is Format.META:
+        _check_ranks(checkpoint, q_rows, num_heads * head_dim if head_dim else hidden_size)
     if num_heads is None and head_dim is not None:
         num_heads = q_rows // head_dim
         notes.append(
@@ -129,6 +132,34 @@ def _heads(
             fix="find the right config; a wrong head count gives a silently wrong model",
         )
     return num_heads, head_dim
+
+
+def _check_ranks(checkpoint: Checkpoint, q_rows: int, expected: int) -> None:
+    """Whether the ranks found make up the whole query projection.
+
+    The files of ranks 0 to N - 1 look complete in themselves when the last ones are missing, and
+    every shape is smaller by the same factor. Meta's own Llama code has no head_dim but dim /
+    n_heads, and Mistral     states it.
+
+    Raises:
+        IncompleteSource: whole ranks are missing.
+        Contradiction: the rows fit no number of ranks.
+    """
+    if q_rows == expected:
+        return
+    found = checkpoint.num_ranks
+    in_all, rest = divmod(expected * found, q_rows)
+    if not rest and in_all > found:
+        raise IncompleteSource(
+            what=f"`{checkpoint.root}` has {found} of {in_all} ranks",
+            why=f"they hold {q_rows} query rows, `{checkpoint.claims.origin}` makes it {expected}",
+            fix="download the missing consolidated.NN.pth files",
+        )
+    raise Contradiction(
+        what=f"the query projection has {q_rows} rows, expected {expected}",
+        why=f"the sizes stand in `{checkpoint.claims.origin}`",
+        fix="find the right config; a wrong head count gives a silently wrong model",
+    )
 
 
 def _kv_heads(

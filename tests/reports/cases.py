@@ -95,7 +95,7 @@ def different(*, tensor: str = "model.layers.1.self_attn.k_proj.weight") -> Verd
             same().exact,
             outcome=Outcome.DIFFERENT,
             findings=(named, unnamed),
-            diagnosis=("q_proj of layer 1: not reordered, its rows are still interleaved",),
+            diagnosis=("q_proj of layer 1: not reordered, the rows are still interleaved",),
             named=(named.tensor,),
         ),
         config=ConfigCheck(

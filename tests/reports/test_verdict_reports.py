@@ -131,7 +131,7 @@ def test_every_graphic_has_words_for_those_who_do_not_see_it() -> None:
 def test_page_of_a_difference_has_cause_repair_and_numbers() -> None:
     text = Page(verdict_html(cases.different())).text
 
-    assert "q_proj of layer 1: not reordered, its rows are still interleaved" in text
+    assert "q_proj of layer 1: not reordered, the rows are still interleaved" in text
     assert "ropeconv convert meta-to-hf 'llama 2' NEW" in text
     assert "ropeconv verify checkpoint NEW --against 'llama 2'" in text
     assert "norm_eps: 1e-06, source says 1e-05" in text
