@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
 from pathlib import Path
-
-from torch import Tensor
 
 from ropeconv.formats import discover
 from ropeconv.proof.detect import LayoutEvidence, detect_layout
 from ropeconv.proof.logits import load_tensor
-from ropeconv.thinking.inventory import Inventory, take_stock
+from ropeconv.thinking.inventory import WholeTensor, take_stock
+from ropeconv.words.layout import Keep, Repeat, Rope, num_rows
 
 # Key heads looked at, in evenly spread layers: 16 heads of a small trained model give a z of
 # 14.7 where 6 is asked for, and reading all of a 3 GB model's took 7 s of processor.
@@ -31,18 +29,47 @@ def look(root: Path) -> LayoutEvidence:
         RopeconvError: the checkpoint cannot be read.
     """
     inventory = take_stock(discover(root), trust_stamp=True)
-    return detect_layout(_layers(inventory), head_dim=inventory.geometry.head_dim)
+    pairs = [
+        (q, k)
+        for q in inventory.tensors
+        if q.name.endswith(".q_proj.weight")
+        and (k := inventory.find(q.name.replace(".q_proj.", ".k_proj."))) is not None
+        and _span(q) is not None
+        and _span(q) == _span(k)
+    ]
+    if not pairs:
+        return LayoutEvidence(
+            verdict=None,
+            reordered=None,
+            z_by_hypothesis={},
+            margin=0.0,
+            num_heads=0,
+            why="inconclusive: only separate q_proj and k_proj can be looked at",
+        )
+    span = _span(pairs[0][0])
+    assert span is not None
+    head_dim, start, rotary_dim = span
+    kv_heads = max(1, pairs[0][1].num_rows // head_dim)
+    count = min(len(pairs), max(FEWEST_LAYERS, -(-ENOUGH_KEY_HEADS // kv_heads)))
+    chosen = sorted({round(i * (len(pairs) - 1) / max(count - 1, 1)) for i in range(count)})
+    layers = (
+        (load_tensor(inventory, pairs[i][0]), load_tensor(inventory, pairs[i][1]))
+        for i in chosen
+        if _span(pairs[i][0]) == span
+    )
+    return detect_layout(layers, head_dim=head_dim, rotary_dim=rotary_dim, rotary_start=start)
 
 
-def _layers(inventory: Inventory) -> Iterator[tuple[Tensor, Tensor]]:
-    depth = inventory.geometry.num_layers
-    count = min(depth, max(FEWEST_LAYERS, -(-ENOUGH_KEY_HEADS // inventory.geometry.num_kv_heads)))
-    for layer in sorted({round(i * (depth - 1) / max(count - 1, 1)) for i in range(count)}):
-        pair = [
-            inventory.find(f"model.layers.{layer}.self_attn.{name}_proj.weight") for name in "qk"
-        ]
-        q, k = (load_tensor(inventory, tensor) for tensor in pair if tensor is not None)
-        yield q, k
+def _span(tensor: WholeTensor) -> tuple[int, int, int] | None:
+    """Rows of a head, its first rotary row, and how many; None where heads are not so simple."""
+    match tensor.rows:
+        case (Repeat(parts=parts),):
+            places = [at for at, part in enumerate(parts) if isinstance(part, Rope)]
+            plain = all(isinstance(part, (Rope, Keep)) for part in parts)
+            if len(places) == 1 and plain:
+                at = places[0]
+                return num_rows(*parts), num_rows(*parts[:at]), num_rows(parts[at])
+    return None
 
 
 def main() -> None:
