@@ -248,13 +248,12 @@ def make_angles(
     rotary_dim: int,
     probe: Probe,
     device: torch.device | str,
-    dtype: torch.dtype = torch.float32,
 ) -> Angles:
     """The tables of a probe."""
     positions = torch.tensor(probe.positions, dtype=torch.int64)
     wrong_theta = next(theta for theta in CONTROL_THETAS if theta != rope.theta)
     plain, shifted, wrong = (
-        RopeTable.from_settings(settings, rotary_dim, places, device=device, dtype=dtype)
+        RopeTable.from_settings(settings, rotary_dim, places, device=device)
         for settings, places in (
             (rope, positions),
             (rope, positions + SHIFT),
@@ -274,12 +273,11 @@ def _form(
         ).view(1, len(probe.positions), -1, head_dim)
         for name in ("q", "k")
     )
-    return ScoreForm(
-        q=q,
-        k=k,
-        layout=form.inventory.layout,
-        table=make_angles(form.model.rope, head_dim, probe, hidden_TC.device, dtype).plain,
+    positions = torch.tensor(probe.positions, dtype=torch.int64)
+    table = RopeTable.from_settings(
+        form.model.rope, head_dim, positions, device=hidden_TC.device, dtype=dtype
     )
+    return ScoreForm(q=q, k=k, layout=form.inventory.layout, table=table)
 
 
 def _project(inventory: Inventory, name: str, hidden_TC: Tensor) -> Tensor:

@@ -147,8 +147,32 @@ def convert(
     check_target(target, source, overwrite=handling.overwrite)
     plan = plan_conversion(source, options, said=said, allow_drift=allow_drift)
     effort = settle(plan, effort or Effort(jobs=default_jobs()))
-    with looking_at(source, plan.model.geometry, wanted=look) as looking:
-        return carry_out(
+    return carry_out(
+        plan,
+        target,
+        effort,
+        handling=handling,
+        look=look,
+        dry_run=dry_run,
+        listen=listen,
+        stop=stop,
+    )
+
+
+def carry_out(
+    plan: Plan,
+    target: Path,
+    effort: Effort,
+    *,
+    handling: Handling,
+    look: bool,
+    dry_run: bool,
+    listen: Listener,
+    stop: Event | None,
+) -> ConversionReport:
+    """Check that a plan can be carried out, and do it, while a child may look at the weights."""
+    with looking_at(plan.source.root, plan.model.geometry, wanted=look) as looking:
+        return _carry_out(
             plan,
             target,
             effort,
@@ -160,7 +184,7 @@ def convert(
         )
 
 
-def carry_out(
+def _carry_out(
     plan: Plan,
     target: Path,
     effort: Effort,
@@ -171,7 +195,7 @@ def carry_out(
     listen: Listener,
     stop: Event | None,
 ) -> ConversionReport:
-    """Check that a plan can be carried out, and do it: execute, seal, report."""
+    """Execute, seal, report."""
     staging = Staging(target)
     shares = can_share(plan, nearest_folder(target))
     work = plan.without_shared() if shares else plan

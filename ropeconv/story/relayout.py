@@ -111,17 +111,16 @@ def relayout(
     check_target(target, source, overwrite=handling.overwrite)
     plan = plan_new_layout(source, layout, described)
     effort = settle(plan, effort or Effort(jobs=default_jobs()))
-    with looking_at(source, plan.model.geometry, wanted=look) as looking:
-        return carry_out(
-            plan,
-            target,
-            effort,
-            handling=handling,
-            looking=looking,
-            dry_run=dry_run,
-            listen=listen,
-            stop=stop,
-        )
+    return carry_out(
+        plan,
+        target,
+        effort,
+        handling=handling,
+        look=look,
+        dry_run=dry_run,
+        listen=listen,
+        stop=stop,
+    )
 
 
 def relayout_in_place(
