@@ -18,7 +18,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ropeconv.formats.new_file import Checksum, Fixed, NewFile, NewTensor
-from ropeconv.formats.torch_zip import LOCAL_HEADER_NBYTES, STORAGE_NAMES
+from ropeconv.formats.torch_pickle import STORAGE_NAMES
+from ropeconv.formats.torch_zip import LOCAL_HEADER_NBYTES
 from ropeconv.words.errors import Unsupported
 
 ALIGNMENT = 64  # of a storage in the file, in bytes: PyTorch's own
