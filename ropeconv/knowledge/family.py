@@ -81,6 +81,7 @@ class Family:
             rules.
         sizes: letters of the notation, each with its formula over the config, in order. Empty for
             families whose every shape is in the rules.
+        layer_sizes: formulas of letters that differ from layer to layer; they may use `layer`.
         stays: templates of tensors that no rotation touches, each with the reason.
         bases: what `{base}` may be.
         needs: formulas that must be true of the config, each with the reason to refuse it if not.
@@ -94,6 +95,7 @@ class Family:
     rules: tuple[Rule, ...]
     dropped: tuple[tuple[str, str], ...] = field(default=())
     sizes: tuple[tuple[str, str], ...] = ()
+    layer_sizes: tuple[tuple[str, str], ...] = ()
     stays: tuple[tuple[str, str], ...] = ()
     bases: tuple[str, ...] = ("model.", "")
     needs: tuple[tuple[str, str], ...] = ()

@@ -4,7 +4,8 @@ A formula is an expression of Python's syntax, read and never executed:
 
     names            keys of the config, letters of sizes, and `layer`
     table.key        a key of a nested table; an absent table or key is None
-    keys[layer]      an entry of a list, one for each layer
+    keys[layer]      an entry of a list, one for each layer; or of a table by its key, where a
+                     number may be written with leading zeros, and an absent key is None
     a or b           a, unless it is None, false or zero
     + - * // %       arithmetic; == != < in not, a if c else b
     int(x)           x rounded down
@@ -93,7 +94,7 @@ def _value(node: ast.expr, names: Mapping[str, Any]) -> Any:  # noqa: ANN401
             found = _value(table, names)
             return found.get(key) if isinstance(found, Mapping) else None
         case ast.Subscript(value=many, slice=at):
-            return _value(many, names)[_value(at, names)]
+            return _entry(_value(many, names), _value(at, names))
         case ast.BoolOp(op=ast.Or(), values=values):
             found = [_value(value, names) for value in values[:1]]
             return found[0] or _rest(values[1:], names)
@@ -113,6 +114,14 @@ def _value(node: ast.expr, names: Mapping[str, Any]) -> Any:  # noqa: ANN401
             return int(_value(argument, names))
         case _:
             raise ValueError(f"`{ast.unparse(node)[:80]}` has no meaning in a formula")
+
+
+def _entry(many: Any, at: Any) -> Any:  # noqa: ANN401
+    if not isinstance(many, Mapping):
+        return many[at]
+    if not isinstance(at, int):
+        return many.get(at)
+    return next((many[key] for key in many if str(key).isdecimal() and int(key) == at), None)
 
 
 def _rest(values: list[ast.expr], names: Mapping[str, Any]) -> Any:  # noqa: ANN401

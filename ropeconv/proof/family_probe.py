@@ -15,11 +15,12 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from ropeconv.knowledge.families.dense import INNER
 from ropeconv.knowledge.families.refused import REFUSED
-from ropeconv.knowledge.family import Family, Rule, parse_rows
-from ropeconv.knowledge.formula import evaluate, solve
+from ropeconv.knowledge.family import Family, parse_rows
 from ropeconv.knowledge.registry import FAMILIES
 from ropeconv.proof.tiny_models import tiny_config, tiny_model
+from ropeconv.thinking.sizes import Sizes
 from ropeconv.words.layout import Keep, Repeat, Rope, RopeLayout, Rows, num_rows
 
 if TYPE_CHECKING:
@@ -310,23 +311,15 @@ def _partners(call: tuple[Tensor, ...]) -> Partners:
     return tuple(found)
 
 
-def _expected(family: Family, name: str, names: dict[str, Any]) -> Partners | None:
-    sizes = solve(family.sizes, names)
-    if not sizes:  # the whole table of Llama and Mistral
-        sizes = {
-            "H": names["num_attention_heads"],
-            "K": names["num_key_value_heads"],
-            "D": names["head_dim"],
-        }
+def _expected(family: Family, name: str, names: dict[str, Any]) -> Partners:
+    if not family.sizes:  # the whole tables of Llama and Mistral
+        family = INNER[family.name]
+    sizes = Sizes(family, names, "the tiny config")
     for rule, layer in family.matches(name):
-        if not rule.layers or evaluate(rule.layers, {**names, **sizes, "layer": layer}):
-            return _pairs(parse_rows(rule.rows, sizes), family.layout)
-    rule, _ = family.matches(name)[0]
-    return (None,) * _length(rule, sizes)
-
-
-def _length(rule: Rule, sizes: dict[str, Any]) -> int:
-    return num_rows(*parse_rows(rule.rows, sizes))
+        if sizes.applies(rule, layer):
+            return _pairs(parse_rows(rule.rows, sizes.of(layer)), family.layout)
+    rule, layer = family.matches(name)[0]
+    return (None,) * num_rows(*parse_rows(rule.rows, sizes.of(layer)))
 
 
 def _pairs(parts: tuple[Rows, ...], layout: RopeLayout) -> Partners:

@@ -15,10 +15,10 @@ from ropeconv.formats.checkpoint import Checkpoint, StoredTensor, parse_object
 from ropeconv.knowledge.family import Family, Rule, parse_rows
 from ropeconv.knowledge.formula import evaluate, solve
 from ropeconv.knowledge.registry import FAMILIES
+from ropeconv.thinking.sizes import Sizes, words_of
 from ropeconv.words.errors import (
     Contradiction,
     IncompleteSource,
-    NotSaid,
     RowsError,
     Unsupported,
     UsageError,
@@ -68,8 +68,8 @@ def treat(checkpoint: Checkpoint, family: Family) -> tuple[Geometry, tuple[Treat
     for formula, why in family.needs:
         if not evaluate(formula, {**names, **solve(family.sizes, names)}):
             raise Unsupported(what=f"`{checkpoint.root}` cannot be reordered", why=why)
-    sizes = _sizes(family, names, checkpoint.claims.origin)
-    treated = tuple(_treat(stored, family, names, sizes) for stored in checkpoint.tensors)
+    sizes = Sizes(family, names, checkpoint.claims.origin)
+    treated = tuple(_treat(stored, family, sizes, names) for stored in checkpoint.tensors)
     stray = [
         stored.name
         for stored, found in zip(checkpoint.tensors, treated, strict=True)
@@ -83,13 +83,13 @@ def treat(checkpoint: Checkpoint, family: Family) -> tuple[Geometry, tuple[Treat
             fix="check the model type; biases, norms or adapters mean another family",
         )
     known = [found for found in treated if found is not None]
-    _check_complete(checkpoint, family, known, sizes, names)
+    _check_complete(checkpoint, family, known, sizes)
     geometry = Geometry(
-        num_layers=sizes["L"],
-        hidden_size=sizes["C"],
-        num_heads=sizes["H"],
-        num_kv_heads=sizes["K"],
-        head_dim=sizes["D"],
+        num_layers=sizes.whole["L"],
+        hidden_size=sizes.whole["C"],
+        num_heads=sizes.whole["H"],
+        num_kv_heads=sizes.whole["K"],
+        head_dim=sizes.whole["D"],
         intermediate_size=_integer(names.get("intermediate_size")),
         vocab_size=_integer(names.get("vocab_size")),
     )
@@ -166,46 +166,14 @@ def _integer(value: object) -> int:
     return value if type(value) is int else 0
 
 
-def _sizes(family: Family, names: Mapping[str, Any], origin: str) -> dict[str, int]:
-    """The letters of the notation; those that only rules of other layers use may be absent."""
-    found = solve(family.sizes, names)
-    used = {
-        letter
-        for rule in family.rules
-        for letter, _ in family.sizes
-        if letter in rule.rows.replace("Keep", "").replace("Rope", "").replace("Repeat", "")
-    }
-    formulas = dict(family.sizes)
-    for letter in sorted({*used, "L", "C", "H"}):
-        value = found.get(letter)
-        if type(value) is not int or value <= 0:
-            raise NotSaid(
-                what=f"`{origin}` does not give the size {letter}, found {str(value)[:40]}",
-                why=f"it is `{formulas[letter]}` for {family.title}, and must not be guessed",
-                fix="add the keys to the config",
-            )
-    if "r" in used and (found["r"] > found["D"] or found["r"] % 2):
-        raise Contradiction(
-            what=f"`{origin}` says that {found['r']} rows of a head of {found['D']} are rotated",
-            why="rotary rows are an even part of the head",
-            fix="find the right config",
-        )
-    if "G" in used and found["H"] % found["K"]:
-        raise Contradiction(
-            what=f"{found['H']} query heads cannot share {found['K']} key heads evenly",
-            why=f"`{origin}` says so",
-        )
-    return {letter: value if type(value) is int else 0 for letter, value in found.items()}
-
-
 def _treat(
-    stored: StoredTensor, family: Family, names: Mapping[str, Any], sizes: Mapping[str, int]
+    stored: StoredTensor, family: Family, sizes: Sizes, names: Mapping[str, Any]
 ) -> Treated | None:
     matched = family.matches(stored.name)
     for rule, layer in matched:
-        if rule.layers and not evaluate(rule.layers, {**names, **sizes, "layer": layer}):
+        if not sizes.applies(rule, layer):
             continue
-        rows = _rows_of(stored, rule, sizes)
+        rows = _rows_of(stored, rule, sizes.of(layer))
         if rule.aside is not None:
             rows = _kept(stored)
         return Treated(stored=stored, rule=rule, layer=layer, rows=rows)
@@ -214,7 +182,7 @@ def _treat(
         still = Rule(name=rule.name, rows="", why="this layer does not rotate")
         return Treated(stored=stored, rule=still, layer=layer, rows=_kept(stored))
     if stored.name.endswith(SCALE):
-        return _treat_scale(stored, family, names, sizes)
+        return _treat_scale(stored, family, sizes, names)
     why = family.reason_to_stay(stored.name)
     if why is None:
         return None
@@ -223,7 +191,7 @@ def _treat(
 
 
 def _treat_scale(
-    stored: StoredTensor, family: Family, names: Mapping[str, Any], sizes: Mapping[str, int]
+    stored: StoredTensor, family: Family, sizes: Sizes, names: Mapping[str, Any]
 ) -> Treated | None:
     """Scales of blocks of FP8 rows: they stay, if no row that moves leaves its block.
 
@@ -234,15 +202,15 @@ def _treat_scale(
     still = Rule(name=stored.name, rows="", why="rows that move stay in their block of the scale")
     found = Treated(stored=stored, rule=still, layer=None, rows=_kept(stored))
     applying = [
-        rule
+        (rule, layer)
         for rule, layer in family.matches(weight)
-        if rule.rotates
-        and (not rule.layers or evaluate(rule.layers, {**names, **sizes, "layer": layer}))
+        if rule.rotates and sizes.applies(rule, layer)
     ]
     if not applying:
         known = family.matches(weight) or family.reason_to_stay(weight)
         return found if known else None
-    rows = parse_rows(applying[0].rows, sizes)
+    rule, layer = applying[0]
+    rows = parse_rows(rule.rows, sizes.of(layer))
     order = row_order(rows, INTERLEAVED, HALF_SPLIT)
     block = evaluate("quantization_config.weight_block_size", names)
     blocks = -(-len(order) // BLOCK_ROWS)
@@ -255,8 +223,8 @@ def _treat_scale(
     if any(place // BLOCK_ROWS != row // BLOCK_ROWS for place, row in enumerate(order)):
         raise Unsupported(
             what=f"rows of `{weight}` would leave the blocks of `{stored.name}`",
-            why=f"heads of {sizes['D']} rows do not fit blocks of {BLOCK_ROWS}: the scales would"
-            " have to be computed anew, which changes values",
+            why=f"heads of {sizes.of(layer)['D']} rows do not fit blocks of {BLOCK_ROWS}: new"
+            " scales would change values",
             fix="start from weights that are not quantised",
         )
     return found
@@ -288,16 +256,15 @@ def _rows_of(stored: StoredTensor, rule: Rule, sizes: Mapping[str, int]) -> tupl
 
 
 def _said(rows: str, sizes: Mapping[str, int]) -> str:
-    bare = rows.replace("Keep", "").replace("Rope", "").replace("Repeat", "")
-    return ", ".join(f"{letter} = {size}" for letter, size in sizes.items() if letter in bare)
+    used = words_of(rows)
+    return ", ".join(f"{letter} = {size}" for letter, size in sizes.items() if letter in used)
 
 
 def _check_complete(
     checkpoint: Checkpoint,
     family: Family,
     treated: Sequence[Treated],
-    sizes: Mapping[str, int],
-    names: Mapping[str, Any],
+    sizes: Sizes,
 ) -> None:
     """Every layer is there, and in each that rotates all projections are."""
     moved: dict[int, set[str]] = {}
@@ -311,8 +278,7 @@ def _check_complete(
         )
     for layer, present in sorted(moved.items()):
         for rule in family.rules:
-            applies = not rule.layers or evaluate(rule.layers, {**names, **sizes, "layer": layer})
-            if applies and not rule.optional and rule.name not in present:
+            if sizes.applies(rule, layer) and not rule.optional and rule.name not in present:
                 raise IncompleteSource(
                     what=f"layer {layer} of `{checkpoint.root}` has no tensor"
                     f" `{rule.name.replace('{layer}', str(layer))}`",
@@ -321,10 +287,10 @@ def _check_complete(
                 )
     layers = {found.layer for found in treated if found.layer is not None}
     seen = {*layers, *_layer_numbers(treated)}
-    if missing := sorted(set(range(sizes["L"])) - seen):
+    if missing := sorted(set(range(sizes.whole["L"])) - seen):
         raise IncompleteSource(
             what=f"layer {missing[0]} is missing from `{checkpoint.root}`",
-            why=f"the config says {sizes['L']} layers",
+            why=f"the config says {sizes.whole['L']} layers",
             fix="download the missing files",
         )
 
