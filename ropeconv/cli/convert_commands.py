@@ -295,17 +295,23 @@ def _relayout(
                 why="--in-place changes SRC itself" if in_place else "",
                 fix="name DST, or add --in-place to rewrite the rows of SRC where they lie",
             )
-        if in_place and family is not None:
+        if in_place and handling != Handling():
             raise UsageError(
-                what="--in-place does not go with --family",
-                why="a described table is recorded in the manifest of a new folder",
-                fix="name DST",
+                what="--in-place does not go with --overwrite, --restart or --hash",
+                why="they are about a new folder, and in place there is none",
+                fix="leave them out; a run that was interrupted goes on with the same command",
             )
         described = None if family is None else described_family(family)
         with progress_of(speech) as listen, stopping() as stop:
             if target is None:
                 done = relayout_in_place(
-                    source, layout, look=look, dry_run=dry_run, listen=listen, stop=stop
+                    source,
+                    layout,
+                    described=described,
+                    look=look,
+                    dry_run=dry_run,
+                    listen=listen,
+                    stop=stop,
                 )
             else:
                 done = relayout(
@@ -347,10 +353,8 @@ def _show(speech: Speech, done: ConversionReport, said: str) -> None:
         f" from {plan.source_layout} to {plan.target_layout} rows"
     )
     if not done.done:
-        for file in plan.files:
-            speech.result(f"{gigabytes(file.nbytes):>12}  {escape(file.name)}")
-        for small in plan.small_files:
-            speech.result(f"{gigabytes(len(small.text.encode())):>12}  {escape(small.name)}")
+        for name, nbytes in done.written_files:
+            speech.result(f"{gigabytes(nbytes):>12}  {escape(name)}")
         needs = done.needs
         speech.result(
             f"would read {gigabytes(needs.read_nbytes)}, write {gigabytes(needs.written_nbytes)},"

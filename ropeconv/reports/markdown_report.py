@@ -94,11 +94,12 @@ def conversion_markdown(report: ConversionReport) -> str:
     """A conversion, done or planned."""
     plan = report.plan
     tensors = plan.num_tensors
+    written = sum(nbytes for _, nbytes in report.written_files)
     rows = [
         ("source", f"{code(report.source)}, {plan.source.format.value}, {plan.source_layout} rows"),
         ("target", f"{code(report.target)}, {plan.target_format.value}, {plan.target_layout} rows"),
         ("tensors", f"{tensors}, of which {plan.num_reordered} were reordered"),
-        ("written", f"{size(plan.target_nbytes)} in {counted(len(plan.files), 'file')}"),
+        ("written", f"{size(written)} in {counted(len(report.written_files), 'file')}"),
         (
             "dropped",
             ", ".join(f"{code(d.name)} ({code(d.why)})" for d in plan.dropped) or "nothing",

@@ -73,6 +73,22 @@ class ConversionReport:
     needs: Needs
     shares: bool = False  # blocks that stay the same are shared with the source
 
+    @property
+    def written_files(self) -> tuple[tuple[str, int], ...]:
+        """Name and bytes of each file that is written; in place, of its stamp and its rows only."""
+        if self.target != self.source:
+            small = ((file.name, len(file.text.encode())) for file in self.plan.small_files)
+            return (*((file.name, file.nbytes) for file in self.plan.files), *small)
+        nbytes = {
+            number: sum(len(part.data) for part in file.fixed)
+            for number, file in enumerate(self.plan.files)
+            if file.fixed
+        }
+        for move in self.plan.moves:
+            for piece in move.targets if move.order is not None else ():
+                nbytes[piece.file] += piece.nbytes
+        return tuple((self.plan.files[number].name, count) for number, count in nbytes.items())
+
 
 def plan_conversion(
     source: Path,

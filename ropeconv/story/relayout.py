@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import replace
 from pathlib import Path
 from threading import Event
@@ -128,6 +129,7 @@ def relayout_in_place(
     layout: RopeLayout,
     *,
     block_nbytes: int = BLOCK_NBYTES,
+    described: Family | None = None,
     look: bool = False,
     dry_run: bool = False,
     listen: Listener = nobody,
@@ -142,6 +144,7 @@ def relayout_in_place(
         root: folder of a Hugging Face checkpoint; it is changed.
         layout: of the rows afterwards.
         block_nbytes: bytes that are moved at once, where rows allow it.
+        described: the table of a model type that ropeconv has none for; to go on takes the same.
         look: refuse weights that firmly contradict their declared layout, before the first write.
         dry_run: plan and check only.
         listen: hears of progress.
@@ -154,21 +157,21 @@ def relayout_in_place(
     root = root.resolve()
     staging = Staging(root)
     if dry_run:
-        plan = plan_new_layout(root, layout)
+        plan = plan_new_layout(root, layout, described)
         _check_config_stays(plan)
         check_in_place(plan)
         return _report(plan, block_nbytes, done=False)
     with staging:
         work = InPlace(root, staging.folder)
-        key = f"{layout.name} {block_nbytes}"
+        key = _key_in_place(layout, block_nbytes, described)
         if not work.resume(key):
-            fresh = plan_new_layout(root, layout)
+            fresh = plan_new_layout(root, layout, described)
             _check_config_stays(fresh)
             check_in_place(fresh)
             with looking_at(root, fresh.model.geometry, wanted=look) as looking:
                 if looking is not None:
                     check_declared(root, fresh.source_layout.name, looking.result())
-        plan = plan_new_layout(root, layout)
+        plan = plan_new_layout(root, layout, described)
         report = _report(plan, block_nbytes, done=True)
         check_needs(report.needs, staging.folder)
         headers = _headers(plan.source)
@@ -181,6 +184,14 @@ def relayout_in_place(
         work.execute(plan, block_nbytes, listen, stop)
         staging.finish_in_place(MANIFEST, render_manifest(plan, {}))
     return report
+
+
+def _key_in_place(layout: RopeLayout, block_nbytes: int, described: Family | None) -> str:
+    """Names the work of a run; it depends on nothing that the run changes."""
+    key = f"{layout.name} {block_nbytes}"
+    if described is None:
+        return key
+    return f"{key} {hashlib.sha256(repr(described).encode()).hexdigest()}"
 
 
 def _check_config_stays(plan: Plan) -> None:
