@@ -19,9 +19,9 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import torch
+import numpy as np
 
-from ropeconv.proof.detect_scores import HeadScores, hypotheses_of, score_layer
+from ropeconv.proof.detect_scores import Floats, HeadScores, hypotheses_of, score_layer
 from ropeconv.words.errors import RowsError
 from ropeconv.words.layout import HALF_SPLIT, INTERLEAVED, RopeLayout
 
@@ -72,7 +72,7 @@ class LayoutEvidence:
 
 
 def detect_layout(
-    layers: Iterable[tuple[Tensor, Tensor]],
+    layers: Iterable[tuple[Floats | Tensor, Floats | Tensor]],
     *,
     head_dim: int,
     rotary_dim: int | None = None,
@@ -83,7 +83,8 @@ def detect_layout(
     Layers are taken one at a time and not kept.
 
     Shapes:
-        each of layers (q [H * D, C], k [K * D, C]), of any floating dtype; H a multiple of K
+        each of layers (q [H * D, C], k [K * D, C]), NumPy arrays or torch tensors of any floating
+        dtype, on any device; H a multiple of K
 
     Args:
         layers: query and key projections, rows in unknown layout.
@@ -130,14 +131,14 @@ def describe_reorders(times: int) -> str:
             return f"interleaved rows reordered the wrong way {-times} times"
 
 
-def _by_heads(q: Tensor, k: Tensor, head_dim: int) -> tuple[Tensor, Tensor]:
+def _by_heads(q: Floats | Tensor, k: Floats | Tensor, head_dim: int) -> tuple[Floats, Floats]:
     """The rows by heads, float32, each projection scaled to a largest entry of one.
 
     Shapes:
         -> ([K, H / K, D, C], [K, D, C])
     """
     q_rows, k_rows = len(q), len(k)
-    if q_rows % head_dim or k_rows % head_dim or not k_rows or q_rows % k_rows:
+    if q_rows % head_dim or k_rows % head_dim or not q_rows or not k_rows or q_rows % k_rows:
         raise RowsError(
             what=f"{q_rows} query rows and {k_rows} key rows are not whole heads of {head_dim}",
             why="query heads are a multiple of key heads, and every head has `head_dim` rows",
@@ -153,19 +154,23 @@ def _by_heads(q: Tensor, k: Tensor, head_dim: int) -> tuple[Tensor, Tensor]:
     return q_KGDC, _scaled(k).reshape(-1, head_dim, hidden_size)
 
 
-def _scaled(weight: Tensor) -> Tensor:
+def _scaled(weight: Floats | Tensor) -> Floats:
     """Products of products must neither overflow nor vanish, whatever the weights' unit."""
-    weight = weight.detach().to("cpu", torch.float32)
-    return weight / weight.abs().max()
+    if not isinstance(weight, np.ndarray):  # of torch, which alone knows its own dtypes
+        weight = weight.detach().float().cpu().numpy()
+    rows = weight.astype(np.float32)
+    with np.errstate(all="ignore"):  # heads that are empty or not finite are left out later
+        rows /= np.abs(rows).max()
+    return rows
 
 
 def judge(scored: list[HeadScores], reorders: tuple[int, ...]) -> LayoutEvidence:
     """The evidence in the scores of all layers; columns are the hypotheses, in that order."""
-    empty = torch.zeros(0, 3 * len(reorders), dtype=torch.float64)
-    scores = (torch.cat((heads.query, heads.key, heads.coupling), 1) for heads in scored)
+    empty = np.zeros((0, 3 * len(reorders)))
+    scores = (np.concatenate((heads.query, heads.key, heads.coupling), 1) for heads in scored)
     # Heads that repeat, as in layers made by copying, are no further evidence.
-    distinct = torch.unique(torch.cat([empty, *scores]).round(decimals=6), dim=0)
-    query_SN, key_SN, coupling_SN = distinct.split(len(reorders), dim=1)
+    distinct = np.unique(np.concatenate([empty, *scores]).round(6), axis=0)
+    query_SN, key_SN, coupling_SN = np.split(distinct, 3, axis=1)
     total_SN = query_SN + key_SN + coupling_SN
     num_heads = len(total_SN)
     z_N = [_z(scores_S, 3) for scores_S in total_SN.T]
@@ -187,7 +192,7 @@ def judge(scored: list[HeadScores], reorders: tuple[int, ...]) -> LayoutEvidence
 
 
 def _doubt(
-    total_SN: Tensor, query_SN: Tensor, key_SN: Tensor, coupling_SN: Tensor, words: list[str]
+    total_SN: Floats, query_SN: Floats, key_SN: Floats, coupling_SN: Floats, words: list[str]
 ) -> str:
     """Why the evidence is not firm, or nothing."""
     if len(words) == 1:
@@ -213,7 +218,7 @@ def _doubt(
     return ""
 
 
-def _winner(scores_SN: Tensor, variance: int) -> tuple[int, float]:
+def _winner(scores_SN: Floats, variance: int) -> tuple[int, float]:
     """The hypothesis with the largest mean, and its z against the next, head by head."""
     best = int(scores_SN.sum(0).argmax())
     others = [one for one in range(scores_SN.shape[1]) if one != best]
@@ -221,7 +226,7 @@ def _winner(scores_SN: Tensor, variance: int) -> tuple[int, float]:
     return best, min(leads, default=0.0)
 
 
-def _z(scores_S: Tensor, variance: int) -> float:
+def _z(scores_S: Floats, variance: int) -> float:
     """The mean over its standard error, never smaller than without any information.
 
     Without that floor, a few heads that happen to agree would look certain.
@@ -229,5 +234,5 @@ def _z(scores_S: Tensor, variance: int) -> float:
     count = len(scores_S)
     if not count:
         return 0.0
-    spread = float(scores_S.std()) if count > 1 else 0.0
+    spread = float(scores_S.std(ddof=1)) if count > 1 else 0.0
     return float(scores_S.mean()) / max(spread, math.sqrt(variance)) * math.sqrt(count)

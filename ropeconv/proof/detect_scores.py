@@ -28,14 +28,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import Any
 
-import torch
+import numpy as np
+from numpy.typing import NDArray
 
 from ropeconv.words.layout import HALF_SPLIT, INTERLEAVED, Rope, row_order
 
-if TYPE_CHECKING:
-    from torch import Tensor
+Floats = NDArray[np.floating[Any]]
+Integers = NDArray[np.integer[Any]]
+Booleans = NDArray[np.bool_]
 
 # Reorders that interleaved rows may have gone through, the plausible ones first: of two that move
 # a short span alike, the first gives its name.
@@ -56,9 +58,9 @@ class HeadScores:
         coupling: antisymmetric products of query and key rows, [K, N].
     """
 
-    query: Tensor
-    key: Tensor
-    coupling: Tensor
+    query: Floats
+    key: Floats
+    coupling: Floats
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,27 +74,28 @@ class Hypotheses:
     """
 
     reorders: tuple[int, ...]
-    nearness: Tensor
-    coupling: Tensor
+    nearness: Floats
+    coupling: Floats
 
 
-def score_layer(q_KGrC: Tensor, k_KrC: Tensor, hypotheses: Hypotheses) -> HeadScores:
+def score_layer(q_KGrC: Floats, k_KrC: Floats, hypotheses: Hypotheses) -> HeadScores:
     """Scores of one layer's heads, those left out that say nothing: empty, constant or not finite.
 
     Shapes:
         q_KGrC [K, G, r, C], k_KrC [K, r, C], float32
     """
-    groups, size = q_KGrC.shape[1:3]
-    q_KGrr = balanced((q_KGrC @ q_KGrC.mT).square())
-    k_Krr = balanced((k_KrC @ k_KrC.mT).square())
-    products_KGrr = (q_KGrC.flatten(1, 2) @ k_KrC.mT).view(-1, groups, size, size)
-    pairs_KGrr = balanced((products_KGrr - products_KGrr.mT).square())
-    matrices_3Krr = torch.stack((q_KGrr.mean(1), k_Krr, pairs_KGrr.mean(1))).double()
-    centred_3Krr, spread_3K = _centred(matrices_3Krr)
-    speaks_K = (spread_3K > SMALLEST_SPREAD).all(0)  # false for nan
-    query_Kx, key_Kx, pairs_Kx = (
-        centred_3Krr[:, speaks_K] / spread_3K[:, speaks_K, None, None]
-    ).flatten(2)
+    groups, size, hidden_size = q_KGrC.shape[1:]
+    with np.errstate(all="ignore"):  # what is not finite is left out below
+        q_KGrr = balanced(np.square(q_KGrC @ q_KGrC.mT))
+        k_Krr = balanced(np.square(k_KrC @ k_KrC.mT))
+        products_Kxr = q_KGrC.reshape(-1, groups * size, hidden_size) @ k_KrC.mT
+        products_KGrr = products_Kxr.reshape(-1, groups, size, size)
+        pairs_KGrr = balanced(np.square(products_KGrr - products_KGrr.mT))
+        matrices_3Krr = np.stack((q_KGrr.mean(1), k_Krr, pairs_KGrr.mean(1)), dtype=np.float64)
+        centred_3Krr, spread_3K = _centred(matrices_3Krr)
+        speaks_K = (spread_3K > SMALLEST_SPREAD).all(0)  # false for nan
+    scaled_3Krr = centred_3Krr[:, speaks_K] / spread_3K[:, speaks_K, None, None]
+    query_Kx, key_Kx, pairs_Kx = scaled_3Krr.reshape(3, -1, size * size)
     return HeadScores(
         query=query_Kx @ hypotheses.nearness.T,
         key=key_Kx @ hypotheses.nearness.T,
@@ -104,25 +107,25 @@ def score_layer(q_KGrC: Tensor, k_KrC: Tensor, hypotheses: Hypotheses) -> HeadSc
 def hypotheses_of(rotary_dim: int) -> Hypotheses:
     """The hypotheses for a span of that many rotary rows."""
     reorders: list[int] = []
-    nearness: list[Tensor] = []
-    coupling: list[Tensor] = []
-    known: list[Tensor] = []
+    nearness: list[Floats] = []
+    coupling: list[Floats] = []
+    known: list[Integers] = []
     for times in REORDERS:
         pair_r = pair_of_row(rotary_dim, times)
-        distance_rr = (pair_r[:, None] - pair_r).abs()
-        if any(torch.equal(distance_rr, other) for other in known):
+        distance_rr = np.abs(pair_r[:, None] - pair_r)
+        if any(np.array_equal(distance_rr, other) for other in known):
             continue
         known.append(distance_rr)
         reorders.append(times)
-        nearness.append(_prediction(-torch.log1p(distance_rr.double()), distance_rr > 0))
-        others_rr = ~torch.eye(rotary_dim, dtype=torch.bool)
-        coupling.append(_prediction((distance_rr == 0).double(), others_rr))
+        nearness.append(_prediction(-np.log1p(distance_rr), distance_rr > 0))
+        others_rr = ~np.eye(rotary_dim, dtype=np.bool_)
+        coupling.append(_prediction((distance_rr == 0).astype(np.float64), others_rr))
     return Hypotheses(
-        reorders=tuple(reorders), nearness=torch.stack(nearness), coupling=torch.stack(coupling)
+        reorders=tuple(reorders), nearness=np.stack(nearness), coupling=np.stack(coupling)
     )
 
 
-def pair_of_row(rotary_dim: int, times: int) -> Tensor:
+def pair_of_row(rotary_dim: int, times: int) -> Integers:
     """The pair of each row, when interleaved rows were reordered that many times to half-split.
 
     >>> pair_of_row(8, 0).tolist(), pair_of_row(8, 1).tolist()
@@ -130,23 +133,24 @@ def pair_of_row(rotary_dim: int, times: int) -> Tensor:
     """
     there = (INTERLEAVED, HALF_SPLIT) if times >= 0 else (HALF_SPLIT, INTERLEAVED)
     order = list(row_order((Rope(rotary_dim),), *there))
-    pair_r = torch.arange(rotary_dim) // 2
+    pair_r = np.arange(rotary_dim) // 2
     for _ in range(abs(times)):
         pair_r = pair_r[order]
     return pair_r
 
 
-def _prediction(values_rr: Tensor, where_rr: Tensor) -> Tensor:
+def _prediction(values_rr: Floats, where_rr: Booleans) -> Floats:
     """The values, centred where they predict and zero elsewhere, scaled for scores of variance 1.
 
     A matrix is symmetric, so that only half of its entries are independent.
     """
-    centred_rr = torch.where(where_rr, values_rr - values_rr[where_rr].mean(), 0.0)
-    length = centred_rr.norm()
-    return (centred_rr / length if length else centred_rr).flatten() / 2**0.5
+    mean = values_rr.mean(where=where_rr) if where_rr.any() else 0.0  # a single pair has no others
+    centred_rr = np.where(where_rr, values_rr - mean, 0.0)
+    length = float(np.linalg.norm(centred_rr))
+    return centred_rr.ravel() / ((length or 1.0) * 2**0.5)
 
 
-def balanced(entries: Tensor) -> Tensor:
+def balanced(entries: Floats) -> Floats:
     """Off-diagonal entries scaled until every row has a mean of one; the matrix is symmetric.
 
     Source:
@@ -154,17 +158,18 @@ def balanced(entries: Tensor) -> Tensor:
         https://doi.org/10.1137/110825753, section 3.
     """
     size = entries.shape[-1]
-    entries = entries * ~torch.eye(size, dtype=torch.bool)
-    scale = entries.sum(-1, keepdim=True).rsqrt()
+    entries = entries * ~np.eye(size, dtype=np.bool_)
+    scale = 1 / np.sqrt(entries.sum(-1, keepdims=True))
     for _ in range(_BALANCING_TURNS):
-        scale = (scale / (entries @ scale)).sqrt()
-    return entries * scale * scale.mT * (size - 1)
+        scale = np.sqrt(scale / (entries @ scale))
+    even: Floats = entries * scale * scale.mT * (size - 1)
+    return even
 
 
-def _centred(entries: Tensor) -> tuple[Tensor, Tensor]:
+def _centred(entries: Floats) -> tuple[Floats, Floats]:
     """Off-diagonal entries less their mean, and the square root of their mean square."""
     size = entries.shape[-1]
-    others = ~torch.eye(size, dtype=torch.bool)
+    others = ~np.eye(size, dtype=np.bool_)
     count = size * (size - 1)
-    centred = (entries - entries.sum((-1, -2), keepdim=True) / count) * others
-    return centred, (centred.square().sum((-1, -2)) / count).sqrt()
+    centred = (entries - entries.sum((-1, -2), keepdims=True) / count) * others
+    return centred, np.sqrt(np.square(centred).sum((-1, -2)) / count)

@@ -62,7 +62,7 @@ class Looking:
             out, _ = self._child.communicate(timeout=CHILD_SECONDS)
             return Detected(**json.loads(out))
         except (subprocess.TimeoutExpired, ValueError, TypeError):
-            why = "the weights could not be looked at; is torch installed and working?"
+            why = "the weights could not be looked at; is numpy installed and working?"
             return Detected(layout="", reordered=None, z=0.0, margin=0.0, num_heads=0, why=why)
         finally:
             self.stop()

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors.torch import load_file, save_file
 
 from ropeconv.proof.look import look
@@ -64,3 +67,28 @@ def test_convert_what_the_weights_contradict_then_refused_and_nothing_left(
 
 def test_convert_without_looking_then_as_declared(mislabelled: Path, tmp_path: Path) -> None:
     assert convert(mislabelled, tmp_path / "meta", MetaOptions(), look=False).done
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+def test_look_when_stored_otherwise_then_the_same(tmp_path: Path, dtype: torch.dtype) -> None:
+    convert(TRAINED, tmp_path / "right", HfOptions())
+    tensors = load_file(tmp_path / "right/model.safetensors")
+    folder = tmp_path / "other"
+    folder.mkdir()
+    save_file({n: t.to(dtype) for n, t in tensors.items()}, folder / "model.safetensors")
+    (folder / "config.json").write_bytes((tmp_path / "right/config.json").read_bytes())
+    found = look(folder)
+
+    assert (found.verdict, found.num_heads) == (HALF_SPLIT, 16)
+    assert found.margin == pytest.approx(look(TRAINED).margin, rel=0.02)
+
+
+def test_look_then_torch_is_never_imported() -> None:
+    """It would be most of the time and of the memory of a look."""
+    command = [sys.executable, "-X", "importtime", "-P", "-m", "ropeconv.proof.look", str(TRAINED)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    imported = {line.rsplit("|", 1)[-1].strip() for line in done.stderr.splitlines()}
+
+    assert '"layout": "interleaved"' in done.stdout
+    assert "numpy" in imported
+    assert not imported & {"torch", "triton", "safetensors"}
