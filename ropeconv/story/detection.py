@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -50,6 +51,8 @@ class Looking:
         command = [sys.executable, "-P", "-m", "ropeconv.proof.look", str(root)]
         self._child = subprocess.Popen(  # noqa: S603 - our own interpreter and module
             command,
+            # The products are small: more threads win nothing, and cost the conversion its cores.
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
