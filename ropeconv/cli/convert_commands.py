@@ -1,14 +1,13 @@
-"""`ropeconv convert ...`."""
+"""`ropeconv convert ...`: what can be said. `converting` does it, and is imported when it runs."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from shlex import quote
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 
+from ropeconv.cli.groups import help_if_alone
 from ropeconv.cli.options import (
     ContextLength,
     Debug,
@@ -26,23 +25,20 @@ from ropeconv.cli.options import (
     Theta,
     parse_size,
 )
-from ropeconv.cli.speech import Speech, gigabytes, progress_of, speaking
-from ropeconv.cli.stopping import stopping
+from ropeconv.cli.speech import Speech, speaking
 from ropeconv.moving.effort import Effort, Io, default_jobs
 from ropeconv.reports.forms import CONVERSION
-from ropeconv.story.conversion import ConversionReport, Handling, HfOptions, MetaOptions, convert
-from ropeconv.story.relayout import described_family, relayout, relayout_in_place
-from ropeconv.thinking.config_map import Said
-from ropeconv.thinking.to_meta import WeightsFile
 from ropeconv.words.errors import UsageError
-from ropeconv.words.layout import HALF_SPLIT, INTERLEAVED, RopeLayout
+from ropeconv.words.model import WeightsFile
 
 EPILOG = (
     "Exit codes: 0 done, 2 wrong usage, 4 source, 5 refused, 6 target, 70 bug, 130 interrupted."
 )
 
 app = typer.Typer(
-    help="Convert a checkpoint into a new folder, by moving rows of bytes.", no_args_is_help=True
+    help="Convert a checkpoint into a new folder, by moving rows of bytes.",
+    callback=help_if_alone,
+    invoke_without_command=True,
 )
 
 Source = Annotated[Path, typer.Argument(metavar="SRC", help="Folder of the checkpoint.")]
@@ -79,7 +75,7 @@ AllowDrift = Annotated[
 ]
 
 
-@app.command("meta-to-hf", epilog=EPILOG)
+@app.command("meta-to-hf", epilog=EPILOG, short_help="Meta's format to Hugging Face's.")
 def meta_to_hf(
     source: Source,
     target: Target,
@@ -114,26 +110,23 @@ def meta_to_hf(
         json=json, quiet=quiet, report=report, debug=debug, no_color=no_color, forms=CONVERSION
     )
     with speaking(speech):
-        said = Said(theta=theta, rope_factor=rope_factor, context_length=context_length)
-        options = HfOptions(max_shard_nbytes=parse_size(max_shard_size))
-        with progress_of(speech) as listen, stopping() as stop:
-            done = convert(
-                source,
-                target,
-                options,
-                said=said,
-                allow_drift=allow_replica_drift,
-                effort=Effort(jobs=jobs or default_jobs(), io=io, sync=sync),
-                handling=Handling(overwrite=overwrite, restart=restart, hashes=hashes),
-                look=not trust_declared_layout,
-                dry_run=dry_run,
-                listen=listen,
-                stop=stop,
-            )
-        _show(speech, done, _said_options(said))
+        from ropeconv.cli.converting import Handling, HfOptions, Said, convert_and_show
+
+        convert_and_show(
+            speech,
+            source,
+            target,
+            HfOptions(max_shard_nbytes=parse_size(max_shard_size)),
+            said=Said(theta=theta, rope_factor=rope_factor, context_length=context_length),
+            allow_drift=allow_replica_drift,
+            effort=Effort(jobs=jobs or default_jobs(), io=io, sync=sync),
+            handling=Handling(overwrite=overwrite, restart=restart, hashes=hashes),
+            look=not trust_declared_layout,
+            dry_run=dry_run,
+        )
 
 
-@app.command("hf-to-meta", epilog=EPILOG)
+@app.command("hf-to-meta", epilog=EPILOG, short_help="Hugging Face's format to Meta's.")
 def hf_to_meta(
     source: Source,
     target: Target,
@@ -176,22 +169,25 @@ def hf_to_meta(
         json=json, quiet=quiet, report=report, debug=debug, no_color=no_color, forms=CONVERSION
     )
     with speaking(speech):
-        with progress_of(speech) as listen, stopping() as stop:
-            done = convert(
-                source,
-                target,
-                MetaOptions(num_ranks=mp, weights=weights, rope_freqs=rope_freqs),
-                effort=Effort(jobs=jobs or default_jobs(), io=io, sync=sync),
-                handling=Handling(overwrite=overwrite, restart=restart, hashes=hashes),
-                look=not trust_declared_layout,
-                dry_run=dry_run,
-                listen=listen,
-                stop=stop,
-            )
-        _show(speech, done, "")
+        from ropeconv.cli.converting import Handling, MetaOptions, Said, convert_and_show
+
+        convert_and_show(
+            speech,
+            source,
+            target,
+            MetaOptions(num_ranks=mp, weights=weights, rope_freqs=rope_freqs),
+            said=Said(),
+            allow_drift=False,
+            effort=Effort(jobs=jobs or default_jobs(), io=io, sync=sync),
+            handling=Handling(overwrite=overwrite, restart=restart, hashes=hashes),
+            look=not trust_declared_layout,
+            dry_run=dry_run,
+        )
 
 
-@app.command("interleaved-to-half", epilog=EPILOG)
+@app.command(
+    "interleaved-to-half", epilog=EPILOG, short_help="Rows only, within Hugging Face's format."
+)
 def interleaved_to_half(
     source: Source,
     target: TargetOrNone = None,
@@ -217,23 +213,27 @@ def interleaved_to_half(
     Only rotary rows move: names, order and places of everything else stay, so that file systems
     with reflinks share the rest.
     """
-    _relayout(
-        source,
-        target,
-        HALF_SPLIT,
-        in_place=in_place,
-        family=family,
-        handling=Handling(overwrite=overwrite, restart=restart, hashes=hashes),
-        effort=Effort(jobs=jobs or default_jobs(), io=io, sync=sync),
-        look=not trust_declared_layout,
-        dry_run=dry_run,
-        speech=Speech(
-            json=json, quiet=quiet, report=report, debug=debug, no_color=no_color, forms=CONVERSION
-        ),
+    speech = Speech(
+        json=json, quiet=quiet, report=report, debug=debug, no_color=no_color, forms=CONVERSION
     )
+    with speaking(speech):
+        from ropeconv.cli.converting import HALF_SPLIT, Handling, relayout_and_show
+
+        _check_place(target, in_place=in_place, new_folder_only=overwrite or restart or hashes)
+        relayout_and_show(
+            speech,
+            source,
+            target,
+            HALF_SPLIT,
+            family=family,
+            effort=Effort(jobs=jobs or default_jobs(), io=io, sync=sync),
+            handling=Handling(overwrite=overwrite, restart=restart, hashes=hashes),
+            look=not trust_declared_layout,
+            dry_run=dry_run,
+        )
 
 
-@app.command("half-to-interleaved", epilog=EPILOG)
+@app.command("half-to-interleaved", epilog=EPILOG, short_help="Rows only, the other way.")
 def half_to_interleaved(
     source: Source,
     target: TargetOrNone = None,
@@ -259,118 +259,37 @@ def half_to_interleaved(
     Only rotary rows move: names, order and places of everything else stay, so that file systems
     with reflinks share the rest.
     """
-    _relayout(
-        source,
-        target,
-        INTERLEAVED,
-        in_place=in_place,
-        family=family,
-        handling=Handling(overwrite=overwrite, restart=restart, hashes=hashes),
-        effort=Effort(jobs=jobs or default_jobs(), io=io, sync=sync),
-        look=not trust_declared_layout,
-        dry_run=dry_run,
-        speech=Speech(
-            json=json, quiet=quiet, report=report, debug=debug, no_color=no_color, forms=CONVERSION
-        ),
+    speech = Speech(
+        json=json, quiet=quiet, report=report, debug=debug, no_color=no_color, forms=CONVERSION
     )
-
-
-def _relayout(
-    source: Path,
-    target: Path | None,
-    layout: RopeLayout,
-    *,
-    in_place: bool,
-    family: Path | None,
-    handling: Handling,
-    effort: Effort,
-    look: bool,
-    dry_run: bool,
-    speech: Speech,
-) -> None:
     with speaking(speech):
-        if in_place == (target is not None):
-            raise UsageError(
-                what="give either a folder to make or --in-place",
-                why="--in-place changes SRC itself" if in_place else "",
-                fix="name DST, or add --in-place to rewrite the rows of SRC where they lie",
-            )
-        if in_place and handling != Handling():
-            raise UsageError(
-                what="--in-place does not go with --overwrite, --restart or --hash",
-                why="they are about a new folder, and in place there is none",
-                fix="leave them out; a run that was interrupted goes on with the same command",
-            )
-        described = None if family is None else described_family(family)
-        with progress_of(speech) as listen, stopping() as stop:
-            if target is None:
-                done = relayout_in_place(
-                    source,
-                    layout,
-                    described=described,
-                    look=look,
-                    dry_run=dry_run,
-                    listen=listen,
-                    stop=stop,
-                )
-            else:
-                done = relayout(
-                    source,
-                    target,
-                    layout,
-                    effort=effort,
-                    handling=handling,
-                    described=described,
-                    look=look,
-                    dry_run=dry_run,
-                    listen=listen,
-                    stop=stop,
-                )
-        _show(speech, done, "")
+        from ropeconv.cli.converting import INTERLEAVED, Handling, relayout_and_show
 
-
-def _said_options(said: Said) -> str:
-    words = (
-        ("--theta", said.theta),
-        ("--rope-factor", said.rope_factor),
-        ("--context-length", said.context_length),
-    )
-    return "".join(f" {name} {value:g}" for name, value in words if value is not None)
-
-
-def _show(speech: Speech, done: ConversionReport, said: str) -> None:
-    plan = done.plan
-    speech.machine(done)
-    speech.notes(plan.notes)
-    for dropped in plan.dropped if not speech.quiet else ():
-        speech.err.print(
-            f"[dim]dropped:[/dim] `{escape(dropped.name)}`: {escape(dropped.why)}",
-            highlight=False,
-            soft_wrap=True,
+        _check_place(target, in_place=in_place, new_folder_only=overwrite or restart or hashes)
+        relayout_and_show(
+            speech,
+            source,
+            target,
+            INTERLEAVED,
+            family=family,
+            effort=Effort(jobs=jobs or default_jobs(), io=io, sync=sync),
+            handling=Handling(overwrite=overwrite, restart=restart, hashes=hashes),
+            look=not trust_declared_layout,
+            dry_run=dry_run,
         )
-    moved = (
-        f"{plan.num_tensors} tensors, {plan.num_reordered} of them reordered"
-        f" from {plan.source_layout} to {plan.target_layout} rows"
-    )
-    if not done.done:
-        for name, nbytes in done.written_files:
-            speech.result(f"{gigabytes(nbytes):>12}  {escape(name)}")
-        needs = done.needs
-        speech.result(
-            f"would read {gigabytes(needs.read_nbytes)}, write {gigabytes(needs.written_nbytes)},"
-            f" take at most {gigabytes(needs.memory_nbytes)} of memory: {moved}"
+
+
+def _check_place(target: Path | None, *, in_place: bool, new_folder_only: bool) -> None:
+    """Either a new folder, with what goes with one, or the source itself."""
+    if in_place == (target is not None):
+        raise UsageError(
+            what="give either a folder to make or --in-place",
+            why="--in-place changes SRC itself" if in_place else "",
+            fix="name DST, or add --in-place to rewrite the rows of SRC where they lie",
         )
-        speech.result(
-            f"would need {gigabytes(needs.disk_nbytes)} of disk,"
-            f" {gigabytes(needs.disk_free_nbytes)} are free"
+    if in_place and new_folder_only:
+        raise UsageError(
+            what="--in-place does not go with --overwrite, --restart or --hash",
+            why="they are about a new folder, and in place there is none",
+            fix="leave them out; a run that was interrupted goes on with the same command",
         )
-        return
-    if done.target == done.source:
-        speech.result(f"[green]rewrote[/] the rows of {escape(str(done.source))}: {moved}")
-        return  # the older form is gone: there is nothing to compare with
-    speech.result(
-        f"[green]converted[/] {escape(str(done.source))} to {escape(str(done.target))}:"
-        f" {gigabytes(plan.target_nbytes)}, {moved}"
-    )
-    paths = f"{quote(str(done.target))} --against {quote(str(done.source))}"
-    speech.hint(f"next: ropeconv verify checkpoint {escape(paths)}{said}")

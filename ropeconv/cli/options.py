@@ -29,7 +29,9 @@ Report = Annotated[
 ]
 Jobs = Annotated[
     int | None,
-    typer.Option("--jobs", min=1, max=64, help="Threads; the result does not depend on it."),
+    typer.Option(
+        "--jobs", metavar="N", min=1, max=64, help="Threads; the result does not depend on it."
+    ),
 ]
 IoKind = Annotated[
     Io,

@@ -2,35 +2,25 @@
 
 from __future__ import annotations
 
-import os
 import sys
-import time
-from collections.abc import Iterator
+import textwrap
+import traceback
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from shutil import get_terminal_size
+from typing import TYPE_CHECKING, TextIO
 
-import typer
-from rich.console import Console
-from rich.markup import escape
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeRemainingColumn,
-    TransferSpeedColumn,
-)
+from ropeconv.cli.styles import Styled, bad, rendered, soft, strong, wants_color
+from ropeconv.reports.forms import ERROR, Forms
+from ropeconv.reports.text import printable
+from ropeconv.words.errors import Interrupted, RopeconvError, TargetError, UsageError
 
-from ropeconv.reports.forms import Forms
-from ropeconv.reports.json_report import error_json
-from ropeconv.words.errors import ExitCode, Interrupted, RopeconvError, TargetError, UsageError
-from ropeconv.words.events import BytesDone, Event, WorkDone, WorkPlanned
-from ropeconv.words.model import Note
+if TYPE_CHECKING:
+    from ropeconv.words.model import Note
 
 CHECKPOINT_FILES = ("config.json", "params.json", "ropeconv.json")
-PLAIN_LINE_SECONDS = 10.0  # between lines of progress where there is no terminal
 
 
 @dataclass(kw_only=True)
@@ -43,23 +33,42 @@ class Speech:
     report: Path | None = None
     forms: Forms = field(default_factory=dict)  # of the command's result
     no_color: bool = False
-    out: Console = field(init=False)
-    err: Console = field(init=False)
 
-    def __post_init__(self) -> None:
-        color = True if self.no_color else None  # None: as NO_COLOR and the terminal say
-        self.out = _Console(no_color=color)
-        self.err = Console(stderr=True, no_color=color)
+    @property
+    def err(self) -> TextIO:
+        """Where everything goes that is no result."""
+        return sys.stderr
 
-    def result(self, text: str) -> None:
+    def result(self, *parts: str | Styled) -> None:
         """A line of the result, for people; silent under --json."""
         if not self.json:
-            self.out.print(text, soft_wrap=True, highlight=False)
+            self._say(sys.stdout, *parts)
+
+    def fields(self, rows: Iterable[tuple[str, str]]) -> None:
+        """Names with their values, in two columns; on a terminal long values hang indented."""
+        shown = [(name, printable(text)) for name, text in rows]
+        indent = 2 + max(len(name) for name, _ in shown)
+        width = get_terminal_size().columns - indent if sys.stdout.isatty() else 0
+        for name, text in shown:
+            first, *more = textwrap.wrap(text, max(width, 20)) if width else (text,)
+            self.result(strong(f"{name:<{indent}}"), first)
+            for line in more:
+                self.result(" " * indent, line)
+
+    def columns(self, titles: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> None:
+        """A table with its titles; only the last column is as long as it likes."""
+        shown = [titles, *(tuple(printable(cell) for cell in row) for row in rows)]
+        widths = [max(len(row[at]) for row in shown) for at in range(len(titles) - 1)]
+        for number, row in enumerate(shown):
+            *cells, last = row
+            padded = "".join(f"{cell:<{w}}  " for cell, w in zip(cells, widths, strict=True))
+            line = (padded + last).rstrip()
+            self.result(strong(line) if number == 0 else line)
 
     def machine(self, result: object) -> None:
         """The result for machines: one JSON line, and the report file in the form of its ending."""
         if self.json:
-            _write_line(self.forms[".json"](result))
+            print(self.forms[".json"](result), flush=True)
         if self.report is not None:
             text = self.forms[self.report.suffix](result)
             try:
@@ -67,84 +76,71 @@ class Speech:
             except OSError as error:
                 raise _unwritable(self.report, error) from error
 
-    def notes(self, notes: tuple[Note, ...]) -> None:
+    def notes(self, notes: Iterable[Note]) -> None:
         """What was inferred, dropped or repaired."""
         if not self.quiet:
             for note in notes:
-                self.err.print(
-                    f"[dim]{escape(note.kind)}:[/dim] {escape(note.text)}",
-                    soft_wrap=True,
-                    highlight=False,
-                )
+                self._say(self.err, soft(f"{note.kind}:"), f" {note.text}")
+
+    def progress(self, text: str) -> None:
+        """How far the work is, where there is no terminal."""
+        if not self.quiet:
+            self._say(self.err, text)
 
     def hint(self, text: str) -> None:
         """The next command, after a blank line."""
         if not self.quiet and not self.json:
-            self.err.print(f"\n[dim]{text}[/dim]", soft_wrap=True, highlight=False)
+            self._say(self.err)
+            self._say(self.err, soft(text))
 
     def error(self, error: RopeconvError) -> None:
         """What, why, fix."""
         if self.json:
-            _write_line(error_json(error))
+            print(ERROR[".json"](error), flush=True)
             return
-        self.err.print(f"[bold red]error:[/] {escape(error.what)}", soft_wrap=True, highlight=False)
+        self._say(self.err, bad("error:"), f" {error.what}")
         for word, text in (("why", error.why), ("fix", error.fix)):
             if text:
-                self.err.print(
-                    f"[bold]{word}:[/]   {escape(text)}", soft_wrap=True, highlight=False
-                )
+                self._say(self.err, strong(f"{word}:"), f"   {text}")
 
-
-class _Console(Console):
-    """A console whose reader may leave, as `| head` does: the work and its exit code go on."""
-
-    def on_broken_pipe(self) -> None:
-        """Say the rest to nobody; Rich itself would exit with 1, which means `different` here."""
-        _nobody_reads()
-
-
-def _write_line(text: str) -> None:
-    try:
-        sys.stdout.write(text + "\n")
-        sys.stdout.flush()
-    except BrokenPipeError:
-        _nobody_reads()
-
-
-def _nobody_reads() -> None:
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    def _say(self, stream: TextIO, *parts: str | Styled) -> None:
+        color = wants_color(stream, no_color=self.no_color)
+        print(rendered(parts, color=color), file=stream)
 
 
 @contextmanager
 def speaking(speech: Speech) -> Iterator[None]:
-    """Turn every failure into words and an exit code. A traceback is shown with --debug only."""
+    """Turn every failure into words and an exit code."""
     try:
         _check_report(speech)
         yield
         sys.stdout.flush()
     except RopeconvError as error:
-        if speech.debug:
-            raise
-        speech.error(error)
-        raise typer.Exit(int(error.exit_code)) from None
+        raise SystemExit(failed(speech, error)) from None
     except KeyboardInterrupt:
-        speech.error(Interrupted(what="stopped by the keyboard", fix="run the same command again"))
-        raise typer.Exit(int(ExitCode.INTERRUPTED)) from None
-    except BrokenPipeError:  # from a Rich without on_broken_pipe
-        _nobody_reads()
-        raise typer.Exit(int(ExitCode.BUG)) from None
-    except (typer.Exit, typer.Abort):
-        raise
-    except Exception as error:
-        if speech.debug:
-            raise
+        raise SystemExit(stopped(speech)) from None
+    except Exception as error:  # noqa: BLE001 - whatever it is, it gets words and an exit code
         bug = RopeconvError(
             what=f"a bug in ropeconv: {type(error).__name__}: {error}",
             why="this should have been a clear message",
             fix="please report it, with what --debug prints",
         )
-        speech.error(bug)
-        raise typer.Exit(int(ExitCode.BUG)) from None
+        raise SystemExit(failed(speech, bug)) from None
+
+
+def failed(speech: Speech, error: RopeconvError) -> int:
+    """Say an error, under --debug after the traceback in hand. Returns its exit code."""
+    if speech.debug:
+        traceback.print_exc()
+    speech.error(error)
+    return int(error.exit_code)
+
+
+def stopped(speech: Speech) -> int:
+    """Say that the keyboard stopped the command. Returns its exit code."""
+    return failed(
+        speech, Interrupted(what="stopped by the keyboard", fix="run the same command again")
+    )
 
 
 def _check_report(speech: Speech) -> None:
@@ -157,10 +153,11 @@ def _check_report(speech: Speech) -> None:
         return
     if report.suffix not in speech.forms:
         *most, last = speech.forms
+        endings = f"{', '.join(most)} or {last}" if most else last
         raise UsageError(
             what=f"`--report {report}` ends in `{report.suffix}`",
             why="the ending chooses the form of the report",
-            fix=f"name a file that ends in {', '.join(most)} or {last}",
+            fix=f"name a file that ends in {endings}",
         )
     if any((report.parent / name).exists() for name in CHECKPOINT_FILES):
         raise UsageError(
@@ -181,70 +178,3 @@ def _unwritable(report: Path, error: OSError) -> TargetError:
         why=(error.strerror or str(error)).lower(),
         fix="name a file in a folder that exists and can be written",
     )
-
-
-@contextmanager
-def progress_of(speech: Speech) -> Iterator[_Listener]:
-    """A listener that shows one bar on a terminal, and a line now and then elsewhere."""
-    if speech.quiet or not speech.err.is_terminal:
-        yield _Listener(speech, None)
-        return
-    with Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-        TimeRemainingColumn(),
-        console=speech.err,
-        transient=True,
-    ) as bar:
-        yield _Listener(speech, bar)
-
-
-class _Listener:
-    """Hears of the core's progress."""
-
-    def __init__(self, speech: Speech, bar: Progress | None) -> None:
-        self._speech = speech
-        self._bar = bar
-        self._task: TaskID | None = None
-        self._title = ""
-        self._total = self._done = 0
-        self._last_line = time.monotonic()
-
-    def __call__(self, event: Event) -> None:
-        match event:
-            case WorkPlanned():
-                self._title, self._total = event.title, event.total_nbytes
-                self._done = event.done_nbytes
-                title = f"{event.title} (resumed)" if event.done_nbytes else event.title
-                if self._bar is not None:
-                    self._task = self._bar.add_task(
-                        title, total=event.total_nbytes, completed=event.done_nbytes
-                    )
-            case BytesDone():
-                self._done += event.nbytes
-                if self._bar is not None and self._task is not None:
-                    self._bar.advance(self._task, event.nbytes)
-                elif time.monotonic() - self._last_line > PLAIN_LINE_SECONDS:
-                    self._last_line = time.monotonic()
-                    if not self._speech.quiet:
-                        self._speech.err.print(
-                            f"{self._title}: {gigabytes(self._done)} of {gigabytes(self._total)}"
-                        )
-            case WorkDone():
-                if self._bar is not None and self._task is not None:
-                    self._bar.remove_task(self._task)
-                    self._task = None
-
-
-def gigabytes(nbytes: int) -> str:
-    """Bytes for people, in decimal units.
-
-    >>> gigabytes(5368904), gigabytes(16_060_556_376)
-    ('5.4 MB', '16.1 GB')
-    """
-    for unit, size in (("GB", 10**9), ("MB", 10**6), ("KB", 10**3)):
-        if nbytes >= size:
-            return f"{nbytes / size:.1f} {unit}"
-    return f"{nbytes} bytes"

@@ -22,10 +22,10 @@ from ropeconv.thinking.inventory import Inventory, take_stock
 from ropeconv.thinking.manifest import render_manifest
 from ropeconv.thinking.plan import Plan
 from ropeconv.thinking.to_hf import plan_hf
-from ropeconv.thinking.to_meta import WeightsFile, plan_meta
+from ropeconv.thinking.to_meta import plan_meta
 from ropeconv.words.errors import Contradiction
 from ropeconv.words.events import Listener, nobody
-from ropeconv.words.model import Format, Note
+from ropeconv.words.model import Format, Note, WeightsFile
 
 MAX_SHARD_NBYTES = 5 * 10**9
 

@@ -6,7 +6,6 @@ import array
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
-from enum import Enum
 
 from ropeconv.formats.checkpoint import KeptTensor, parse_object
 from ropeconv.formats.folder import STAMP_KEY
@@ -25,7 +24,7 @@ from ropeconv.words.dtypes import DType
 from ropeconv.words.errors import Unsupported
 from ropeconv.words.frequencies import RopeSettings, frequencies
 from ropeconv.words.layout import INTERLEAVED
-from ropeconv.words.model import Format, Model, Note
+from ropeconv.words.model import Format, Model, Note, WeightsFile
 
 FIRST_GENERATIONS_VOCAB = 32_768  # Llama 1, 2 and CodeLlama have 32000 or 32016 tokens
 
@@ -36,13 +35,6 @@ SETTINGS = (
     ("mlp_bias", False),
     ("partial_rotary_factor", 1.0),
 )
-
-
-class WeightsFile(Enum):
-    """In what kind of file Meta's weights are written."""
-
-    PTH = "pth"
-    SAFETENSORS = "safetensors"
 
 
 def plan_meta(

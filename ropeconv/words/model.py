@@ -16,6 +16,13 @@ class Format(Enum):
     HF = "hf"
 
 
+class WeightsFile(Enum):
+    """In what kind of file Meta's weights are written."""
+
+    PTH = "pth"
+    SAFETENSORS = "safetensors"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Geometry:
     """The sizes that tensors' shapes are made of."""

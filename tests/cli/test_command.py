@@ -17,7 +17,7 @@ import pytest
 import torch
 import typer
 
-from ropeconv.cli import main as command
+from ropeconv.cli import app as command
 from ropeconv.version import __version__
 from tests.conftest import SMALL
 

@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from ropeconv import verify
-from ropeconv.cli.main import app
+from ropeconv.cli.app import app
 from ropeconv.proof.family_scores import spans
 from ropeconv.proof.verdict import Outcome
 from ropeconv.story.families import as_markdown

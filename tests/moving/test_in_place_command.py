@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from ropeconv.cli.main import app
+from ropeconv.cli.app import app
 from ropeconv.formats import hf
 from ropeconv.knowledge.described import read_description
 from ropeconv.moving import inplace

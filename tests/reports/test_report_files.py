@@ -14,7 +14,7 @@ import torch
 from typer.testing import CliRunner
 
 from fixtures import make_small
-from ropeconv.cli.main import app
+from ropeconv.cli.app import app
 from ropeconv.kernels import KernelCheck, KernelReport, RopeTable, ScoreForm
 from ropeconv.proof.distances import by_distance
 from ropeconv.reports.forms import CONVERSION, INSPECTION, KERNEL, VERDICT

@@ -1,0 +1,142 @@
+"""What `ropeconv convert ...` does: calls the story, and shows what came of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from shlex import quote
+
+from ropeconv.cli.progress import progress_of
+from ropeconv.cli.speech import Speech
+from ropeconv.cli.stopping import stopping
+from ropeconv.cli.styles import good
+from ropeconv.moving.effort import Effort
+from ropeconv.reports.text import size
+from ropeconv.story.conversion import ConversionReport, Handling, HfOptions, MetaOptions, convert
+from ropeconv.story.relayout import described_family, relayout, relayout_in_place
+from ropeconv.thinking.config_map import Said
+from ropeconv.words.layout import HALF_SPLIT, INTERLEAVED, RopeLayout
+from ropeconv.words.model import Note
+
+# what the commands say is made of these
+__all__ = [
+    "HALF_SPLIT",
+    "INTERLEAVED",
+    "Handling",
+    "HfOptions",
+    "MetaOptions",
+    "Said",
+    "convert_and_show",
+    "relayout_and_show",
+]
+
+
+def convert_and_show(
+    speech: Speech,
+    source: Path,
+    target: Path,
+    options: HfOptions | MetaOptions,
+    *,
+    said: Said,
+    allow_drift: bool,
+    effort: Effort,
+    handling: Handling,
+    look: bool,
+    dry_run: bool,
+) -> None:
+    """Between formats."""
+    with progress_of(speech) as listen, stopping() as stop:
+        done = convert(
+            source,
+            target,
+            options,
+            said=said,
+            allow_drift=allow_drift,
+            effort=effort,
+            handling=handling,
+            look=look,
+            dry_run=dry_run,
+            listen=listen,
+            stop=stop,
+        )
+    _show(speech, done, _said_options(said))
+
+
+def relayout_and_show(
+    speech: Speech,
+    source: Path,
+    target: Path | None,
+    layout: RopeLayout,
+    *,
+    family: Path | None,
+    effort: Effort,
+    handling: Handling,
+    look: bool,
+    dry_run: bool,
+) -> None:
+    """Within Hugging Face's format; without a target the source is rewritten where it lies."""
+    described = None if family is None else described_family(family)
+    with progress_of(speech) as listen, stopping() as stop:
+        if target is None:
+            done = relayout_in_place(
+                source,
+                layout,
+                described=described,
+                look=look,
+                dry_run=dry_run,
+                listen=listen,
+                stop=stop,
+            )
+        else:
+            done = relayout(
+                source,
+                target,
+                layout,
+                effort=effort,
+                handling=handling,
+                described=described,
+                look=look,
+                dry_run=dry_run,
+                listen=listen,
+                stop=stop,
+            )
+    _show(speech, done, "")
+
+
+def _said_options(said: Said) -> str:
+    words = (
+        ("--theta", said.theta),
+        ("--rope-factor", said.rope_factor),
+        ("--context-length", said.context_length),
+    )
+    return "".join(f" {name} {value:g}" for name, value in words if value is not None)
+
+
+def _show(speech: Speech, done: ConversionReport, said: str) -> None:
+    plan = done.plan
+    speech.machine(done)
+    speech.notes(plan.notes)
+    speech.notes(Note(kind="dropped", text=f"`{drop.name}`: {drop.why}") for drop in plan.dropped)
+    moved = (
+        f"{plan.num_tensors} tensors, {plan.num_reordered} of them reordered"
+        f" from {plan.source_layout} to {plan.target_layout} rows"
+    )
+    if not done.done:
+        for name, nbytes in done.written_files:
+            speech.result(f"{size(nbytes):>12}  {name}")
+        needs = done.needs
+        speech.result(
+            f"would read {size(needs.read_nbytes)}, write {size(needs.written_nbytes)},"
+            f" take at most {size(needs.memory_nbytes)} of memory: {moved}"
+        )
+        speech.result(
+            f"would need {size(needs.disk_nbytes)} of disk, {size(needs.disk_free_nbytes)} are free"
+        )
+        return
+    if done.target == done.source:
+        speech.result(good("rewrote"), f" the rows of {done.source}: {moved}")
+        return  # the older form is gone: there is nothing to compare with
+    speech.result(
+        good("converted"), f" {done.source} to {done.target}: {size(plan.target_nbytes)}, {moved}"
+    )
+    paths = f"{quote(str(done.target))} --against {quote(str(done.source))}"
+    speech.hint(f"next: ropeconv verify checkpoint {paths}{said}")
