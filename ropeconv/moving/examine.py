@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 
 from ropeconv.formats.checkpoint import Checkpoint, KeptTensor
 from ropeconv.knowledge.family import Split
-from ropeconv.moving.files import read_span
+from ropeconv.moving.effort import default_jobs
+from ropeconv.moving.engine import run_blocks
+from ropeconv.moving.files import read_into, read_span
 from ropeconv.thinking.evidence import Evidence, to_floats
 from ropeconv.thinking.inventory import Inventory, Piece, WholeTensor
 from ropeconv.words.errors import Contradiction, IncompleteSource, Unsupported
+from ropeconv.words.events import nobody
 from ropeconv.words.model import Note
 
 CHUNK_NBYTES = 1 << 20
@@ -58,34 +62,80 @@ def _is_tied(inventory: Inventory) -> bool:
 
 
 def _same_bytes(checkpoint: Checkpoint, one: WholeTensor, other: WholeTensor) -> bool:
-    """Whether two equal-shaped tensors hold the same bytes; stops at the first difference."""
+    """Whether two equal-shaped tensors hold the same bytes; stops soon after a difference.
+
+    In threads: models that tie a large embedding store a gigabyte and more twice.
+    """
     if one.shape != other.shape:
         return False
     step = max(1, CHUNK_NBYTES // one.row_nbytes)
-    for first in range(0, one.num_rows, step):
-        last = min(first + step, one.num_rows)
-        if read_rows(checkpoint, one, first, last) != read_rows(checkpoint, other, first, last):
-            return False
-    return True
+    differs = threading.Event()
+    run_blocks(
+        ((first, min(first + step, one.num_rows)) for first in range(0, one.num_rows, step)),
+        lambda: _Comparer(checkpoint, one, other, step * one.row_nbytes, differs),
+        jobs=default_jobs(),
+        listen=nobody,
+    )
+    return not differs.is_set()
 
 
-def read_rows(checkpoint: Checkpoint, tensor: WholeTensor, first: int, last: int) -> bytes:
+class _Comparer:
+    """Compares rows of two tensors through two buffers."""
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        one: WholeTensor,
+        other: WholeTensor,
+        nbytes: int,
+        differs: threading.Event,
+    ) -> None:
+        self._checkpoint = checkpoint
+        self._tensors = (one, other)
+        self._buffers = (bytearray(nbytes), bytearray(nbytes))
+        self._differs = differs
+
+    def run(self, rows: tuple[int, int], /) -> int:
+        """Compare some rows, unless a difference is known."""
+        if self._differs.is_set():
+            return 0
+        nbytes = (rows[1] - rows[0]) * self._tensors[0].row_nbytes
+        for buffer, tensor in zip(self._buffers, self._tensors, strict=True):
+            _fill(memoryview(buffer)[:nbytes], self._checkpoint, tensor, *rows)
+        one, other = self._buffers
+        # bytearrays compare at once, memoryviews byte by byte
+        if one[:nbytes] != other[:nbytes] if nbytes < len(one) else one != other:
+            self._differs.set()
+        return 0
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+def read_rows(checkpoint: Checkpoint, tensor: WholeTensor, first: int, last: int) -> bytearray:
     """Rows of a tensor, joined from wherever they lie."""
     result = bytearray((last - first) * tensor.row_nbytes)
+    _fill(memoryview(result), checkpoint, tensor, first, last)
+    return result
+
+
+def _fill(
+    view: memoryview, checkpoint: Checkpoint, tensor: WholeTensor, first: int, last: int
+) -> None:
     for piece in tensor.pieces:
         begin, end = max(first, piece.first_row), min(last, piece.last_row)
         if begin >= end:
             continue
         width = piece.row_nbytes
+        path = checkpoint.path(piece.file)
         offset = piece.offset + (begin - piece.first_row) * width
-        data = read_span(checkpoint.path(piece.file), offset, (end - begin) * width)
         if width == tensor.row_nbytes:
-            result[(begin - first) * width : (end - first) * width] = data
+            read_into(path, view[(begin - first) * width : (end - first) * width], offset)
             continue
+        data = read_span(path, offset, (end - begin) * width)
         for row in range(begin, end):
             place = (row - first) * tensor.row_nbytes + piece.first_byte
-            result[place : place + width] = data[(row - begin) * width : (row - begin + 1) * width]
-    return bytes(result)
+            view[place : place + width] = data[(row - begin) * width : (row - begin + 1) * width]
 
 
 def _kept(inventory: Inventory) -> tuple[KeptTensor, ...]:
@@ -97,7 +147,9 @@ def _kept(inventory: Inventory) -> tuple[KeptTensor, ...]:
             raise Unsupported(
                 what=f"`{tensor.name}` has {tensor.nbytes} bytes, too many for a table"
             )
-        data = read_span(inventory.checkpoint.path(tensor.file), tensor.offset, tensor.nbytes)
+        data = bytes(
+            read_span(inventory.checkpoint.path(tensor.file), tensor.offset, tensor.nbytes)
+        )
         kept.append(KeptTensor(name=tensor.name, dtype=tensor.dtype, shape=tensor.shape, data=data))
     return tuple(kept)
 

@@ -116,17 +116,29 @@ def flush(path: Path) -> None:
         os.close(descriptor)
 
 
-def read_span(path: Path, offset: int, nbytes: int) -> bytes:
+def read_span(path: Path, offset: int, nbytes: int) -> bytearray:
     """A small contiguous span of a file."""
+    data = bytearray(nbytes)
+    read_into(path, memoryview(data), offset)
+    return data
+
+
+def read_into(path: Path, view: memoryview, offset: int) -> None:
+    """Fill a view from a contiguous span of a file.
+
+    Raises:
+        SourceError: the file cannot be read, or ends early.
+    """
     try:
-        with path.open("rb") as handle:
+        with path.open("rb", buffering=0) as handle:
             handle.seek(offset)
-            data = handle.read(nbytes)
+            while view:
+                count = handle.readinto(view)
+                if not count:
+                    raise shorter(path)
+                view = view[count:]
     except OSError as error:
         raise SourceError(what=f"cannot read `{path}`", why=reason(error)) from error
-    if len(data) < nbytes:
-        raise shorter(path)
-    return data
 
 
 def cannot_read_back(path: Path, error: OSError) -> TargetError:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 FLOATS = (DType.F64, DType.F32, DType.F16, DType.BF16, DType.F8_E4M3, DType.F8_E5M2)
 
 
-def to_array(dtype: DType, data: bytes) -> NDArray[np.float32]:
+def to_array(dtype: DType, data: bytes | bytearray) -> NDArray[np.float32]:
     """The numbers that stored bytes of one of FLOATS mean; float64 is rounded.
 
     >>> to_array(DType.BF16, bytes([0x80, 0x3F])).tolist()

@@ -46,7 +46,7 @@ def stored_freqs(kept: KeptTensor) -> StoredFreqs:
     return StoredFreqs(name=kept.name, dtype=kept.dtype, values=values)
 
 
-def to_floats(dtype: DType, data: bytes) -> tuple[float, ...]:
+def to_floats(dtype: DType, data: bytes | bytearray) -> tuple[float, ...]:
     """The numbers that stored bytes mean. For small vectors; nothing is ever converted with it.
 
     >>> to_floats(DType.BF16, bytes([0x80, 0x3F]))
