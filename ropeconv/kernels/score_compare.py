@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from ropeconv.kernels.table import RopeTable
     from ropeconv.words.layout import RopeLayout
 
+_MOST_ELEMENTS = 1 << 20  # of a tensor in a kernel; Triton's own limit
 _DTYPES = (torch.bfloat16, torch.float16, torch.float32)
 
 
@@ -123,8 +124,8 @@ def score_compare(
     Args:
         form_a: one form.
         form_b: the other, of the same shapes; its layout, table and dtype may differ.
-        query_rows: [T], the table row of each query; None for 0, 1, ...
-        key_rows: [S], the same for keys.
+        query_rows: [T] or [B, T], the table row of each query; None for 0, 1, ...
+        key_rows: [S] or [B, S], the same for keys.
         scale: multiplies the scores; None for 1 / sqrt(D).
 
     Raises:
@@ -134,27 +135,28 @@ def score_compare(
     sequences, queries, q_heads, head_dim = form_a.q.shape
     keys, k_heads = form_a.k.shape[1:3]
     device = form_a.q.device
-    q_rows = _rows(query_rows, queries, form_a, form_b)
-    k_rows = _rows(key_rows, keys, form_a, form_b)
+    q_rows = _rows(query_rows, sequences, queries, form_a, form_b)
+    k_rows = _rows(key_rows, sequences, keys, form_a, form_b)
 
     rotary_dim = form_a.table.rotary_dim
-    q_tile, k_tile, pair_tile = _tile(queries, keys, rotary_dim // 2)
+    heads = sequences * q_heads
+    head_tile, q_tile, k_tile, pair_tile = _tile(heads, queries, keys, rotary_dim // 2)
     blocks = triton.cdiv(queries, q_tile), triton.cdiv(keys, k_tile)
     tiles = blocks[0] * blocks[1]
-    heads = sequences * q_heads
     worst = torch.empty((heads, tiles), dtype=torch.int64, device=device)
     sums = torch.empty((heads, tiles, 3), dtype=torch.float32, device=device)
     with torch.cuda.device(device if device.type == "cuda" else -1):
-        score_kernel[(heads * tiles,)](
+        score_kernel[(triton.cdiv(heads, head_tile) * tiles,)](
             form_a.q, form_a.k, form_a.table.cos, form_a.table.sin,
             form_b.q, form_b.k, form_b.table.cos, form_b.table.sin, q_rows, k_rows, worst, sums,
             *form_a.q.stride(), *form_a.k.stride(), *form_b.q.stride(), *form_b.k.stride(),
             form_a.table.cos.stride(0), form_b.table.cos.stride(0),
-            queries, keys, q_heads, q_heads // k_heads, *blocks,
+            queries, keys, heads, q_heads, q_heads // k_heads, *blocks,
             1 / math.sqrt(head_dim) if scale is None else scale,
             HEAD_DIM=head_dim, START=form_a.rotary_start, DIM=rotary_dim,
             **_constants("A", form_a), **_constants("B", form_b),
-            QUERIES=q_tile, KEYS=k_tile, PAIRS=pair_tile, num_warps=8, num_stages=1,
+            HEADS=head_tile, QUERIES=q_tile, KEYS=k_tile, PAIRS=pair_tile,
+            num_warps=8, num_stages=1,
             enable_fp_fusion=False,  # the default differs between Triton versions
         )  # fmt: skip
 
@@ -173,13 +175,18 @@ def score_compare(
     )
 
 
-def _tile(queries: int, keys: int, pairs: int) -> tuple[int, int, int]:
-    """Queries, keys and pairs at a time; `tl.dot` wants at least 16 of each."""
-    most, most_pairs = (1024, pairs) if BACKEND == "interpreter" else (64, 16)
+def _tile(heads: int, queries: int, keys: int, pairs: int) -> tuple[int, int, int, int]:
+    """Heads, queries, keys and pairs at a time; `tl.dot` wants at least 16 of the last three."""
+    interpreted = BACKEND == "interpreter"
+    most, most_pairs = (1024, pairs) if interpreted else (64, 16)
     q_tile, k_tile = (
         min(most, max(16, triton.next_power_of_2(count))) for count in (queries, keys)
     )
-    return q_tile, k_tile, max(16, triton.next_power_of_2(min(most_pairs, pairs)))
+    pair_tile = max(16, triton.next_power_of_2(min(most_pairs, pairs)))
+    if not interpreted:
+        return 1, q_tile, k_tile, pair_tile
+    fit = _MOST_ELEMENTS // max(q_tile * k_tile, q_tile * pair_tile, k_tile * pair_tile)
+    return min(fit, triton.next_power_of_2(heads)), q_tile, k_tile, pair_tile
 
 
 def _constants(side: str, form: ScoreForm) -> dict[str, int]:
@@ -191,19 +198,21 @@ def _constants(side: str, form: ScoreForm) -> dict[str, int]:
     }
 
 
-def _rows(rows: Tensor | None, tokens: int, *forms: ScoreForm) -> Tensor:
+def _rows(rows: Tensor | None, sequences: int, tokens: int, *forms: ScoreForm) -> Tensor:
+    """The table row of each token of each sequence, [B, tokens]."""
     device, last = forms[0].q.device, min(form.table.rows for form in forms) - 1
     if rows is None:
         rows = torch.arange(tokens, device=device)
         lowest, highest = 0, tokens - 1
     else:
         lowest, highest = (int(end) for end in torch.aminmax(rows))
-    if rows.shape != (tokens,) or not 0 <= lowest <= highest <= last:
+    shapes = [(tokens,), (sequences, tokens)]
+    if rows.shape not in shapes or not 0 <= lowest <= highest <= last:
         raise UsageError(
             what=f"rows {lowest} to {highest} for {tokens} tokens, the tables end at row {last}",
             fix="give both tables a row for each token, or name the row of each token",
         )
-    return rows.to(device, torch.int64).contiguous()
+    return rows.to(device, torch.int64).expand(sequences, tokens).contiguous()
 
 
 def _check(form_a: ScoreForm, form_b: ScoreForm) -> None:

@@ -11,6 +11,9 @@ give equal numbers, and their difference is 0.0, not merely small.
 What the compiler cares about:
 - Dot products are `ieee`: tf32 would drop 13 bits of what is compared. They go over PAIRS pairs at
   a time, since an `ieee` dot over a whole head spills.
+- A tile is one head, two-dimensional in everything. Triton's interpreter takes 25 ms for a program
+  of any size, so there a tile is as many heads as fit: their tokens are its rows, one head after
+  the other, and only the dot product goes head by head.
 - The difference is taken before the scale is applied, and fusing is switched off: a * scale - b *
   scale as one fma rounds one product and not the other (measured on an H100: 1e-7 where 0 is
   right).
@@ -54,33 +57,51 @@ def _still(
 
 
 @triton.jit
+def _dot(q, k, scores, HEADS: tl.constexpr, QUERIES: tl.constexpr, KEYS: tl.constexpr):
+    """The scores with the products of every query with every key of its own head added."""
+    if HEADS == 1:
+        scores = tl.dot(q, tl.trans(k), acc=scores, input_precision="ieee")
+    else:
+        q = tl.reshape(q, (HEADS, QUERIES, q.shape[1]))
+        k = tl.permute(tl.reshape(k, (HEADS, KEYS, k.shape[1])), (0, 2, 1))
+        scores = tl.reshape(scores, (HEADS, QUERIES, KEYS))
+        scores = tl.dot(q, k, acc=scores, input_precision="ieee")
+        scores = tl.reshape(scores, (HEADS * QUERIES, KEYS))
+    return scores
+
+
+@triton.jit
 def _scores(
-    q_ptr, k_ptr, cos_ptr, sin_ptr, q_stride_t, q_stride_d, k_stride_t, k_stride_d, table_stride,
-    query, key, q_live, k_live, q_row, k_row,
+    q, k, q_stride_d, k_stride_d, cos_ptr, sin_ptr, table_stride, q_live, k_live, q_row, k_row,
     HEAD_DIM: tl.constexpr, START: tl.constexpr, DIM: tl.constexpr,
     PAIR_STRIDE: tl.constexpr, PART_STRIDE: tl.constexpr, COLUMN_STEP: tl.constexpr,
-    QUERIES: tl.constexpr, KEYS: tl.constexpr, PAIRS: tl.constexpr,
+    HEADS: tl.constexpr, QUERIES: tl.constexpr, KEYS: tl.constexpr, PAIRS: tl.constexpr,
 ):
-    """One form's scores before scaling, [QUERIES, KEYS] in float32."""
-    q = q_ptr + query.to(tl.int64)[:, None] * q_stride_t
-    k = k_ptr + key.to(tl.int64)[:, None] * k_stride_t
+    """One form's scores before scaling, [HEADS * QUERIES, KEYS] in float32."""
     q_angles = q_row * table_stride
     k_angles = k_row * table_stride
-    scores = tl.zeros((QUERIES, KEYS), dtype=tl.float32)
+    scores = tl.zeros((HEADS * QUERIES, KEYS), dtype=tl.float32)
     for start in range(0, DIM // 2, PAIRS):
         pair = start + tl.arange(0, PAIRS)
         q_first, q_second = _turned(q, q_live, q_stride_d, cos_ptr, sin_ptr, q_angles, pair,
                                     START, DIM, PAIR_STRIDE, PART_STRIDE, COLUMN_STEP)
         k_first, k_second = _turned(k, k_live, k_stride_d, cos_ptr, sin_ptr, k_angles, pair,
                                     START, DIM, PAIR_STRIDE, PART_STRIDE, COLUMN_STEP)
-        scores = tl.dot(q_first, tl.trans(k_first), acc=scores, input_precision="ieee")
-        scores = tl.dot(q_second, tl.trans(k_second), acc=scores, input_precision="ieee")
+        scores = _dot(q_first, k_first, scores, HEADS, QUERIES, KEYS)
+        scores = _dot(q_second, k_second, scores, HEADS, QUERIES, KEYS)
     for start in range(0, HEAD_DIM - DIM, PAIRS):
         index = start + tl.arange(0, PAIRS)
         q_still = _still(q, q_live, q_stride_d, index, START, DIM, HEAD_DIM)
         k_still = _still(k, k_live, k_stride_d, index, START, DIM, HEAD_DIM)
-        scores = tl.dot(q_still, tl.trans(k_still), acc=scores, input_precision="ieee")
+        scores = _dot(q_still, k_still, scores, HEADS, QUERIES, KEYS)
     return scores
+
+
+@triton.jit
+def _begins(ptr, stride_b, stride_t, stride_h, sequence, token, head):
+    """Where the head of each row of a tile begins, [rows, 1]."""
+    token = token.to(tl.int64) * stride_t
+    return ptr + (sequence * stride_b + token + head.to(tl.int64) * stride_h)[:, None]
 
 
 @triton.jit
@@ -91,49 +112,66 @@ def score_kernel(
     ka_stride_b, ka_stride_t, ka_stride_h, ka_stride_d,
     qb_stride_b, qb_stride_t, qb_stride_h, qb_stride_d,
     kb_stride_b, kb_stride_t, kb_stride_h, kb_stride_d,
-    table_a_stride, table_b_stride, queries, keys, q_heads, group, query_blocks, key_blocks, scale,
+    table_a_stride, table_b_stride, queries, keys, heads, q_heads, group, query_blocks, key_blocks,
+    scale,
     HEAD_DIM: tl.constexpr, START: tl.constexpr, DIM: tl.constexpr,
     PAIR_STRIDE_A: tl.constexpr, PART_STRIDE_A: tl.constexpr, COLUMN_STEP_A: tl.constexpr,
     PAIR_STRIDE_B: tl.constexpr, PART_STRIDE_B: tl.constexpr, COLUMN_STEP_B: tl.constexpr,
-    QUERIES: tl.constexpr, KEYS: tl.constexpr, PAIRS: tl.constexpr,
+    HEADS: tl.constexpr, QUERIES: tl.constexpr, KEYS: tl.constexpr, PAIRS: tl.constexpr,
 ):
-    """One tile of one query head: its largest difference, with the place, and three sums.
+    """One tile of HEADS query heads: the largest difference of each, its place, and three sums.
 
-    The grid is one number: sequences x query heads x query blocks x key blocks, key blocks fastest.
+    The grid is one number: blocks of heads x query blocks x key blocks, key blocks fastest. Heads
+    are counted through all sequences.
     """
-    program = tl.program_id(0).to(tl.int64)
+    program = tl.program_id(0)
     tiles = query_blocks * key_blocks
-    tile = (program % tiles).to(tl.int32)
-    batch = program // tiles // q_heads
-    q_head = program // tiles % q_heads
-    k_head = q_head // group
-    query = (tile // key_blocks) * QUERIES + tl.arange(0, QUERIES)
-    key = (tile % key_blocks) * KEYS + tl.arange(0, KEYS)
-    q_live = query < queries
-    k_live = key < keys
-    q_row = tl.load(q_rows_ptr + query, mask=q_live, other=0)
-    k_row = tl.load(k_rows_ptr + key, mask=k_live, other=0)
-    a = _scores(qa_ptr + batch * qa_stride_b + q_head * qa_stride_h,
-                ka_ptr + batch * ka_stride_b + k_head * ka_stride_h, cos_a_ptr, sin_a_ptr,
-                qa_stride_t, qa_stride_d, ka_stride_t, ka_stride_d, table_a_stride,
-                query, key, q_live, k_live, q_row, k_row, HEAD_DIM, START, DIM,
-                PAIR_STRIDE_A, PART_STRIDE_A, COLUMN_STEP_A, QUERIES, KEYS, PAIRS)
-    b = _scores(qb_ptr + batch * qb_stride_b + q_head * qb_stride_h,
-                kb_ptr + batch * kb_stride_b + k_head * kb_stride_h, cos_b_ptr, sin_b_ptr,
-                qb_stride_t, qb_stride_d, kb_stride_t, kb_stride_d, table_b_stride,
-                query, key, q_live, k_live, q_row, k_row, HEAD_DIM, START, DIM,
-                PAIR_STRIDE_B, PART_STRIDE_B, COLUMN_STEP_B, QUERIES, KEYS, PAIRS)
+    tile = program % tiles
+    first_head = program // tiles * HEADS
+    q_at = tl.arange(0, HEADS * QUERIES)
+    k_at = tl.arange(0, HEADS * KEYS)
+    query = tile // key_blocks * QUERIES + q_at % QUERIES
+    key = tile % key_blocks * KEYS + k_at % KEYS
+    q_head = first_head + q_at // QUERIES
+    k_head = first_head + k_at // KEYS
+    q_live = (query < queries) & (q_head < heads)
+    k_live = (key < keys) & (k_head < heads)
+    q_sequence = (q_head // q_heads).to(tl.int64)
+    k_sequence = (k_head // q_heads).to(tl.int64)
+    q_row = tl.load(q_rows_ptr + q_sequence * queries + query, mask=q_live, other=0)
+    k_row = tl.load(k_rows_ptr + k_sequence * keys + key, mask=k_live, other=0)
+    q_head = q_head % q_heads
+    k_head = k_head % q_heads // group
+    qa = _begins(qa_ptr, qa_stride_b, qa_stride_t, qa_stride_h, q_sequence, query, q_head)
+    ka = _begins(ka_ptr, ka_stride_b, ka_stride_t, ka_stride_h, k_sequence, key, k_head)
+    a = _scores(qa, ka, qa_stride_d, ka_stride_d, cos_a_ptr, sin_a_ptr, table_a_stride,
+                q_live, k_live, q_row, k_row, HEAD_DIM, START, DIM,
+                PAIR_STRIDE_A, PART_STRIDE_A, COLUMN_STEP_A, HEADS, QUERIES, KEYS, PAIRS)
+    qb = _begins(qb_ptr, qb_stride_b, qb_stride_t, qb_stride_h, q_sequence, query, q_head)
+    kb = _begins(kb_ptr, kb_stride_b, kb_stride_t, kb_stride_h, k_sequence, key, k_head)
+    b = _scores(qb, kb, qb_stride_d, kb_stride_d, cos_b_ptr, sin_b_ptr, table_b_stride,
+                q_live, k_live, q_row, k_row, HEAD_DIM, START, DIM,
+                PAIR_STRIDE_B, PART_STRIDE_B, COLUMN_STEP_B, HEADS, QUERIES, KEYS, PAIRS)
     # Rows and columns beyond the last are 0 in both forms, and change no sum.
     difference = tl.abs(a - b) * scale
     a *= scale
     b *= scale
     # The bits of floats that are not negative are ordered as their values are, NaN above infinity.
     # Below them stands the place, counted backwards, so that the first of equals wins.
-    place = tl.arange(0, QUERIES)[:, None] * KEYS + tl.arange(0, KEYS)[None, :]
+    column = tl.arange(0, KEYS)
+    place = (q_at % QUERIES)[:, None] * KEYS + column[None, :]
     bits = (difference.to(tl.int32, bitcast=True) & 0x7FFFFFFF).to(tl.int64)
     ranked = (bits << 32) | (QUERIES * KEYS - 1 - place).to(tl.int64)
-    ranked = tl.where(q_live[:, None] & k_live[None, :], ranked, -1)
-    tl.store(worst_ptr + program, tl.max(tl.max(ranked, 1), 0))
-    tl.store(sums_ptr + program * 3, tl.sum(tl.sum(difference * difference, 1), 0))
-    tl.store(sums_ptr + program * 3 + 1, tl.sum(tl.sum(a * a, 1), 0))
-    tl.store(sums_ptr + program * 3 + 2, tl.sum(tl.sum(b * b, 1), 0))
+    column_live = tile % key_blocks * KEYS + column < keys
+    ranked = tl.where(q_live[:, None] & column_live[None, :], ranked, -1)
+    worst = tl.max(tl.reshape(tl.max(ranked, 1), (HEADS, QUERIES)), 1)
+    squares = tl.sum(tl.reshape(tl.sum(difference * difference, 1), (HEADS, QUERIES)), 1)
+    a_squares = tl.sum(tl.reshape(tl.sum(a * a, 1), (HEADS, QUERIES)), 1)
+    b_squares = tl.sum(tl.reshape(tl.sum(b * b, 1), (HEADS, QUERIES)), 1)
+    head = first_head + tl.arange(0, HEADS)
+    at = head.to(tl.int64) * tiles + tile
+    live = head < heads
+    tl.store(worst_ptr + at, worst, mask=live)
+    tl.store(sums_ptr + at * 3, squares, mask=live)
+    tl.store(sums_ptr + at * 3 + 1, a_squares, mask=live)
+    tl.store(sums_ptr + at * 3 + 2, b_squares, mask=live)

@@ -1,73 +1,80 @@
 """Controls: the mistakes that people make, made on purpose to show what the score check can see.
 
 Each takes the source's own queries and keys and handles them wrongly. A right check must see every
-one.
+one. They are made for one key head and the query heads that share it.
 
-Notation: T tokens, H query heads, K key heads, D head dimension.
+Notation: T tokens, H query heads, K key heads, N = H / K, D head dimension.
 """
-
-# ruff: noqa: N803 - axes stand in names: see the notation above
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from enum import IntEnum
 
 import torch
 from torch import Tensor
 
-from ropeconv.kernels import RopeTable, ScoreForm
-from ropeconv.words.layout import HALF_SPLIT, INTERLEAVED, Repeat, Rope, row_order
+from ropeconv.kernels import ScoreForm
+from ropeconv.words.layout import HALF_SPLIT, INTERLEAVED, Repeat, Rope, RopeLayout, row_order
+
+
+class Turn(IntEnum):
+    """By which angles a variant is rotated."""
+
+    RIGHT = 0
+    SHIFTED = 1  # all positions moved by one large number
+    WRONG = 2  # another theta
 
 
 @dataclass(frozen=True, kw_only=True)
-class WrongForm:
-    """A form with a planted mistake."""
+class Variant:
+    """The source's queries and keys, handled in some way.
+
+    Shapes:
+        q [1, T, N, D], k [1, T, 1, D], before the rotation.
+    """
 
     name: str
-    form: ScoreForm
+    q: Tensor
+    k: Tensor
+    layout: RopeLayout  # that it is rotated in
+    turn: Turn = Turn.RIGHT
 
 
-def wrong_forms(form: ScoreForm, wrong_table: RopeTable) -> list[WrongForm]:
+def wrong_variants(form: ScoreForm, group: int) -> list[Variant]:
     """The source's form of one layer, handled wrongly in each way.
 
     Args:
         form: all heads of a layer, q [1, T, H, D] and k [1, T, K, D].
-        wrong_table: angles of another theta.
+        group: the key head in question.
     """
-    other = HALF_SPLIT if form.layout == INTERLEAVED else INTERLEAVED
-    head_dim = form.q.shape[-1]
-
-    def order(rows: int, heads: int, *, inverse: bool = False) -> Tensor:
-        ends = (other, form.layout) if inverse else (form.layout, other)
-        found = row_order((Repeat(heads, Rope(rows // heads)),), *ends)
-        return torch.tensor(found, device=form.q.device)
-
-    def moved(x_BTHD: Tensor, heads: int, times: int = 1, *, inverse: bool = False) -> Tensor:
-        flat = x_BTHD.flatten(-2)
-        for _ in range(times):
-            flat = flat[..., order(flat.shape[-1], heads, inverse=inverse)]
-        return flat.view(x_BTHD.shape)
-
-    def by_head(change: Callable[[Tensor, int], Tensor]) -> ScoreForm:
-        """Both q and k, moved to the other layout in some wrong way, and rotated there."""
-        q, k = (change(x, x.shape[-2]) for x in (form.q, form.k))
-        return replace(form, q=q, k=k, layout=other)
-
-    heads, kv_heads = form.q.shape[-2], form.k.shape[-2]
+    own = form.layout
+    other = HALF_SPLIT if own == INTERLEAVED else INTERLEAVED
+    ours, head_dim = one_group(form, group), form.q.shape[-1]
+    q, k = ours.q, ours.k
+    there, back = _order(1, head_dim, own, other), _order(1, head_dim, other, own)
     wrong = [
-        WrongForm(name="not reordered", form=replace(form, layout=other)),
-        WrongForm(name="wrong direction", form=by_head(lambda x, n: moved(x, n, inverse=True))),
-        WrongForm(name="reordered twice", form=by_head(lambda x, n: moved(x, n, 2))),
-        WrongForm(name="only q reordered", form=replace(form, q=moved(form.q, heads))),
-        WrongForm(name="only k reordered", form=replace(form, k=moved(form.k, kv_heads))),
-        WrongForm(name="another theta", form=replace(form, table=wrong_table)),
+        Variant(name="not reordered", q=q, k=k, layout=other),
+        Variant(name="wrong direction", q=q[..., back], k=k[..., back], layout=other),
+        Variant(
+            name="reordered twice", q=q[..., there[there]], k=k[..., there[there]], layout=other
+        ),
+        Variant(name="only q reordered", q=q[..., there], k=k, layout=own),
+        Variant(name="only k reordered", q=q, k=k[..., there], layout=own),
+        Variant(name="another theta", q=q, k=k, layout=own, turn=Turn.WRONG),
     ]
-    if kv_heads > 1 or heads > 1:
-        wrong.append(WrongForm(name="matrix as one head", form=by_head(lambda x, _: moved(x, 1))))
+    if form.q.shape[-2] > 1:
+        moved = [
+            x.flatten(-2)[..., _order(1, x.shape[-2] * head_dim, own, other)].view(x.shape)
+            for x in (form.q, form.k)
+        ]
+        one = one_group(replace(form, q=moved[0], k=moved[1]), group)
+        wrong.append(Variant(name="matrix as one head", q=one.q, k=one.k, layout=other))
     if head_dim % 4 == 0:
-        doubled = by_head(lambda x, n: moved(x, 2 * n))
-        wrong.append(WrongForm(name="wrong head count", form=doubled))
+        halves = _order(2, head_dim // 2, own, other)
+        wrong.append(
+            Variant(name="wrong head count", q=q[..., halves], k=k[..., halves], layout=other)
+        )
     return wrong
 
 
@@ -78,20 +85,5 @@ def one_group(form: ScoreForm, group: int) -> ScoreForm:
     return replace(form, q=q, k=form.k[..., group : group + 1, :])
 
 
-def stack_queries(form: ScoreForm) -> ScoreForm:
-    """The query heads of each group as further tokens of one head, [B, share * T, K, D].
-
-    Heads that share a key need one launch instead of one each. Triton's interpreter pays for each
-    program about 20 ms, whatever its size: 1B's 32 heads over 8 keys take a quarter of the time.
-    """
-    sequences, tokens, heads, head_dim = form.q.shape
-    kv_heads = form.k.shape[2]
-    q = form.q.view(sequences, tokens, kv_heads, heads // kv_heads, head_dim)
-    q = q.permute(0, 3, 1, 2, 4).reshape(sequences, -1, kv_heads, head_dim)
-    return replace(form, q=q)
-
-
-def stacked_rows(form: ScoreForm, rows: Sequence[int]) -> Tensor:
-    """The table rows of stacked queries."""
-    share = form.q.shape[2] // form.k.shape[2]
-    return torch.tensor(list(rows) * share, device=form.q.device)
+def _order(heads: int, rows: int, source: RopeLayout, target: RopeLayout) -> Tensor:
+    return torch.tensor(row_order((Repeat(heads, Rope(rows)),), source, target))

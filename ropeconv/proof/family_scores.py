@@ -17,10 +17,11 @@ import torch
 from torch import Tensor
 
 from ropeconv.kernels import BACKEND, ScoreForm
-from ropeconv.moving.examine import read_rows
+from ropeconv.proof.comparison import compare_forms, make_angles
 from ropeconv.proof.judgement import judge
 from ropeconv.proof.probe import Probe, make_probe
-from ropeconv.proof.scores import Form, compare_forms, make_angles
+from ropeconv.proof.projection import hidden_states, project
+from ropeconv.proof.scores import Form
 from ropeconv.proof.verdict import LayerScores, Outcome, ScoreCheck
 from ropeconv.thinking.inventory import Inventory, WholeTensor
 from ropeconv.words.events import BytesDone, Listener, WorkDone, WorkPlanned
@@ -124,12 +125,8 @@ def _vectors(inventory: Inventory, layer: int, probe: Probe, device: torch.devic
     """Every span of the layer, projected from seeded inputs: [1, T, S, r]."""
     found = []
     for number, tensor in enumerate(sorted(_rotating(inventory, layer), key=lambda t: t.name)):
-        generator = torch.Generator().manual_seed(probe.seed + 1000 * layer + number)
-        shape = (len(probe.positions), tensor.shape[1])
-        hidden_TC = torch.randn(shape, generator=generator, dtype=torch.float64).to(device)
-        data = bytearray(read_rows(inventory.checkpoint, tensor, 0, tensor.num_rows))
-        weight = torch.frombuffer(data, dtype=getattr(torch, tensor.dtype.torch_name))
-        weight = weight.view(tensor.shape).to(device, torch.float64)
-        rows_TN = (hidden_TC @ weight.T).to(torch.float32)
+        seed = probe.seed + 1000 * layer + number
+        hidden_TC = hidden_states(seed, len(probe.positions), tensor.shape[1], device)
+        rows_TN = project(inventory, tensor, hidden_TC)
         found += [rows_TN[:, list(span)] for span in spans(tensor.rows)]
     return torch.stack(found, dim=1)[None]

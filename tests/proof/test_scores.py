@@ -1,5 +1,7 @@
 """The score check has power, or says that it has none: blind probes, weights and controls."""
 
+# ruff: noqa: N803, N806 - axes stand in names: T tokens, C width, R rows
+
 from __future__ import annotations
 
 import math
@@ -12,11 +14,14 @@ import torch
 
 import ropeconv
 from ropeconv import Outcome
+from ropeconv.formats import discover
 from ropeconv.kernels import ScoreForm
+from ropeconv.proof.comparison import Angles, compare_forms, make_angles
 from ropeconv.proof.judgement import judge
 from ropeconv.proof.probe import Probe, make_probe
-from ropeconv.proof.scores import Angles, compare_forms, make_angles
+from ropeconv.proof.projection import hidden_states, project
 from ropeconv.proof.verdict import Control, LayerScores
+from ropeconv.thinking.inventory import take_stock
 from ropeconv.words.frequencies import Llama3, RopeSettings, frequencies
 from ropeconv.words.layout import HALF_SPLIT, INTERLEAVED, Rope, RopeLayout, row_order
 from tests.conftest import SMALL
@@ -59,6 +64,34 @@ def compared(
 
 def outcome(source: ScoreForm, target: ScoreForm, positions: Sequence[int] = LADDER) -> Outcome:
     return judge([compared(source, target, positions)])[0]
+
+
+def test_projections_are_exact_in_whatever_order_they_are_summed() -> None:
+    """Numbers of 53 bits would differ in the last of them, and once in 10^8 in a float32."""
+    width = 4096
+    generator = torch.Generator().manual_seed(3)
+    weight_RC = torch.randn((7, width), generator=generator).bfloat16().double() / 64
+    hidden_TC = hidden_states(0, 5, width, torch.device("cpu"))
+    plain_TC = torch.randn((5, width), generator=generator, dtype=torch.float64)
+
+    def exact(x_TC: torch.Tensor) -> bool:
+        sums = [[math.fsum((x * row).tolist()) for row in weight_RC] for x in x_TC]
+        return (x_TC @ weight_RC.T).tolist() == sums
+
+    assert exact(hidden_TC)
+    assert not exact(plain_TC)
+    assert 0.9 < hidden_TC.std() < 1.1
+
+
+def test_projections_are_the_same_in_any_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    inventory = take_stock(discover(SMALL / "llama"))
+    tensor = next(tensor for tensor in inventory.tensors if tensor.name.endswith("q_proj.weight"))
+    hidden_TC = hidden_states(0, 5, tensor.shape[1], torch.device("cpu"))
+    whole = project(inventory, tensor, hidden_TC)
+    monkeypatch.setattr("ropeconv.proof.projection.CHUNK_NBYTES", 7 * 8 * tensor.shape[1])
+
+    assert project(inventory, tensor, hidden_TC).equal(whole)
+    assert whole.shape == (5, tensor.shape[0])
 
 
 @pytest.mark.parametrize("dim", [6, 10, 16])

@@ -1,0 +1,42 @@
+"""Projections of seeded hidden states: equal rows of weights give equal numbers, wherever they lie.
+
+Products are summed in float64 and rounded once. Hidden states are whole eighths below 8, so that
+their products with bfloat16 weights have 14 bits, and a sum of 2^14 of them is exact in whatever
+order a library sums, as long as the weights of a row span less than 2^25. Where they span more, or
+are float32, sums in another order differ by 1e-16, and one rounding in 10^8 shows it.
+
+Notation: T tokens, C the width of a projection's input.
+"""
+
+# ruff: noqa: N803, N806 - axes stand in names: see the notation above
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ropeconv.moving.examine import read_rows
+from ropeconv.thinking.inventory import Inventory, WholeTensor
+
+CHUNK_NBYTES = 4 << 20  # of a weight in float64; faster than whole matrices, and bounded
+
+
+def hidden_states(seed: int, tokens: int, width: int, device: torch.device) -> Tensor:
+    """Normal numbers in whole eighths, [T, C] in float64, the same on every device."""
+    generator = torch.Generator().manual_seed(seed)
+    normal_TC = torch.randn((tokens, width), generator=generator, dtype=torch.float64)
+    return (8 * normal_TC).round().div(8).to(device)
+
+
+def project(inventory: Inventory, tensor: WholeTensor, hidden_TC: Tensor) -> Tensor:
+    """The tensor's rows applied to hidden states, [T, rows] in float32."""
+    dtype = getattr(torch, tensor.dtype.torch_name)
+    step = max(1, CHUNK_NBYTES // (8 * tensor.shape[1]))
+    parts = []
+    for first in range(0, tensor.num_rows, step):
+        last = min(first + step, tensor.num_rows)
+        data = bytearray(read_rows(inventory.checkpoint, tensor, first, last))
+        weight = torch.frombuffer(data, dtype=dtype).view(last - first, -1)
+        weight = weight.to(hidden_TC.device).double()
+        parts.append((hidden_TC @ weight.T).float())
+    return torch.cat(parts, dim=1)
