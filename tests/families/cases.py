@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ropeconv.knowledge.registry import FAMILIES
-from ropeconv.proof.family_probe import recording, register
+from ropeconv.proof.jacobian import recording, register
 from ropeconv.proof.tiny_models import tiny_config, tiny_model
 from ropeconv.words.layout import HALF_SPLIT, INTERLEAVED, RopeLayout
 
