@@ -73,11 +73,38 @@ _PART_INSIDE = {
     "rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "partial_rotary_factor": 0.6}
 }
 _EACH_KIND = dict.fromkeys(("full_attention", "sliding_attention"), _PART_INSIDE["rope_parameters"])
+_GEMMA4 = {
+    "layer_types": ["sliding_attention", "full_attention"] * 2,
+    "global_head_dim": 12,
+    "num_kv_shared_layers": 2,
+    "hidden_size_per_layer_input": 6,
+    "vocab_size_per_layer_input": 51,
+    "rope_parameters": {
+        "full_attention": {"rope_type": "proportional", "rope_theta": 1e4,
+                           "partial_rotary_factor": 0.5},
+        "sliding_attention": {"rope_type": "default", "rope_theta": 1e4},
+    },
+}  # fmt: skip
 _PART = {"partial_rotary_factor": 0.6}
+
+
+def _stack(hidden_size: int, heads: int, layers: int) -> dict[str, Any]:
+    return {"hidden_size": hidden_size, "num_attention_heads": heads, "num_key_value_heads": heads,
+            "num_hidden_layers": layers, "intermediate_size": 22, "vocab_size": 51,
+            "hidden_size_global": 120}  # fmt: skip
+
+
 SPECIAL: dict[str, dict[str, Any]] = {
     "axk1": _LATENT,
     "axk2": _LATENT,
+    "bailing_hybrid": {**_LATENT, "layer_types": ["linear_attention", "full_attention"] * 2},
     "bamba": {**_MAMBA, **_PART_INSIDE, "attn_layer_indices": [1, 3]},
+    "blt": {
+        "encoder_config": _stack(60, 6, 3), "decoder_config": _stack(60, 3, 2),
+        "global_config": _stack(120, 6, 2), "patcher_config": _stack(30, 3, 1),
+        "encoder_hash_byte_group_vocab": 13,
+        "patching_threshold": 99.0,  # few patches: an empty last one makes NaN in float64
+    },
     "codegen": {"n_embd": 80, "n_head": 8, "rotary_dim": 6, "n_ctx": 64, "n_positions": 64,
                 "head_dim": LEFT_OUT, "hidden_size": LEFT_OUT, "num_attention_heads": LEFT_OUT},
     "dbrx": {"attn_config": {"kv_n_heads": 2, "rope_theta": 1e4, "clip_qkv": 8},
@@ -93,6 +120,8 @@ SPECIAL: dict[str, dict[str, Any]] = {
                      "vocab_size_per_layer_input": 51, "hidden_size_per_layer_input": 6,
                      "activation_sparsity_pattern": [0.0] * 4, "laurel_rank": 4,
                      "layer_types": ["sliding_attention", "full_attention"] * 2},
+    "gemma4_text": _GEMMA4,
+    "gemma4_unified_text": _GEMMA4,
     "glm4_moe_lite": _LATENT,
     "glm4v_moe_text": {"rope_parameters": {"rope_type": "default", "rope_theta": 1e4,
                                            "partial_rotary_factor": 0.6,
@@ -124,6 +153,29 @@ SPECIAL: dict[str, dict[str, Any]] = {
     "qwen2_vl_text": _SECTIONS,
     "stablelm": {"qk_layernorm": True, "partial_rotary_factor": 0.6},
     "youtu": _LATENT,
+    "cohere_compass_text": {"layer_types": ["sliding_attention", "full_attention"] * 2,
+                            "rope_parameters": {
+                                "full_attention": None,
+                                "sliding_attention": {"rope_type": "default", "rope_theta": 1e4,
+                                                      "mrope_section": [2, 2, 1]}}},
+    "dots3_note_text": {**_LATENT, "head_dim": 10,
+                        "layer_types": ["indexed_attention", "sliding_attention"] * 2,
+                        "per_layer_config": {
+                            at: {"num_attention_heads": 5, "num_key_value_heads": 5,
+                                 "qk_nope_head_dim": 6, "qk_rope_head_dim": 8, "head_dim": 14,
+                                 "kv_lora_rank": 10} for at in (1, 3)},
+                        "shared_experts_intermediate_size": 22},
+    "hrm_text": {"num_layers_per_stack": 2, "num_hidden_layers": LEFT_OUT, "H_cycles": 1,
+                 "L_cycles": 1},
+    "laguna": {"num_attention_heads_per_layer": [6, 4, 6, 4],
+               "layer_types": ["full_attention", "sliding_attention"] * 2,
+               "rope_parameters": {
+                   "full_attention": _PART_INSIDE["rope_parameters"],
+                   "sliding_attention": {"rope_type": "default", "rope_theta": 1e4}}},
+    "qwen4_exp_text": {**_DELTA, "layer_types": ["linear_attention", "indexed_attention"] * 2,
+                       "indexer_n_heads": 3, "indexer_kv_heads": 1, "indexer_head_dim": 8,
+                       "indexer_budget": 4, "indexer_compress_ratio": 2, "hc_lowrank": 5,
+                       **_PART_INSIDE},
     "cohere": {"use_qk_norm": True, "attention_bias": True},
     "glm4_moe": {"use_qk_norm": True, "attention_bias": True, **_PART},
     "qwen3": {"attention_bias": True},

@@ -42,6 +42,9 @@ def rotating(model: Any, layout: RopeLayout) -> Iterator[None]:
 def _rotated(donor: Any, given: tuple[Any, ...], choices: dict[str, Any]) -> Any:
     """The donor's result for whatever form the model's own function is called in."""
     axis = choices.get("unsqueeze_dim", 1)
+    if "cos" in choices:  # Qwen 4's indexer: x alone
+        cos, sin = (_in_halves(choices[name]) for name in ("cos", "sin"))
+        return donor(given[0], given[0], cos, sin, unsqueeze_dim=axis)[0]
     if len(given) == 3 and given[2].is_complex():  # q, k, turns: Llama 4 and DeepSeek V2
         q, k, turns = given
         tables = [_doubled(turns.real), _doubled(turns.imag)]

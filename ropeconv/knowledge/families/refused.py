@@ -5,6 +5,7 @@ from __future__ import annotations
 _ALIBI = "it adds ALiBi to its scores and rotates nothing"
 _LEARNED = "its positions are learned embeddings; it rotates nothing"
 _NONE = "its attention has no positions; it rotates nothing"
+_RELATIVE = "it adds relative positions to its scores; it rotates nothing"
 _STATE = "it is a state-space or recurrent model; it rotates nothing"
 _BEFORE = "it rotates hidden states before the projection, so columns would move and not rows"
 _SHARED = (
@@ -42,8 +43,12 @@ REFUSED = {
     "jamba": _NONE,
     "nemotron_h": _NONE,
     "kimi_linear": _NONE,
-    "parakeet": "it adds relative positions to its scores; it rotates nothing",
-    "nemotron_asr_streaming": "it adds relative positions to its scores; it rotates nothing",
+    "inkling": _RELATIVE,
+    "inkling_text": _RELATIVE,
+    "inkling2": "its language model adds relative positions to its scores and rotates nothing",
+    "inkling2_text": _RELATIVE,
+    "parakeet": _RELATIVE,
+    "nemotron_asr_streaming": _RELATIVE,
     "mamba": _STATE,
     "mamba2": _STATE,
     "falcon_mamba": _STATE,
@@ -53,13 +58,9 @@ REFUSED = {
     "wav2vec2-conformer": _BEFORE,
     "wav2vec2-bert": _BEFORE,
     "seamless_m4t": _BEFORE,
-    "seamless_m4t_v2": "it adds relative positions to its scores; it rotates nothing",
+    "seamless_m4t_v2": _RELATIVE,
     "vjepa2": "the two rows of a pair get different angles, which no order of rows can express",
     "deepseek_v4": "its keys are its values, rotated and back; columns would have to follow",
-    "gemma4": _SHARED,
-    "gemma4_text": _SHARED,
-    "gemma4_unified": _SHARED,
-    "gemma4_unified_text": _SHARED,
     "diffusion_gemma": _SHARED,
     "roformer": _VALUE,
     "clvp": _VALUE,

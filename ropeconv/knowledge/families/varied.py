@@ -1,0 +1,293 @@
+"""Families whose layers differ: in head counts, in spans, in kind, or by their stack.
+
+Source:
+    The modeling files of transformers 5.23; every entry is measured in the tests.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from ropeconv.knowledge.families.shapes import (
+    AT,
+    ENDS,
+    FULL_ATTENTION,
+    FULL_ONLY,
+    HEAD,
+    INDEX_SIZES,
+    LATENT_SIZES,
+    LAYER,
+    head_norms,
+    heads,
+    indexer,
+    latent,
+    part,
+    sizes,
+    stays,
+)
+from ropeconv.knowledge.family import Family, Rule
+from ropeconv.words.layout import HALF_SPLIT, INTERLEAVED
+
+_KIND = "(layer_types[layer] if layer_types else 'full_attention')"
+_OUTSIDE = "outside the attention"
+
+# Ling 3: the last layer of each group has latent attention, and so have layers of further tokens
+_LING_AT = LAYER + "{self_attn,attention}."
+_LING_LATENT = (
+    f"not layer < L or ({FULL_ATTENTION} if layer_types else"
+    " (layer + 1) % (layer_group_size or 6) == 0)"
+)
+_LING_LINEAR = (
+    "{k_proj,conv1d,b_proj,f_proj,o_norm,q_conv1d,k_conv1d,v_conv1d,A_log,dt_bias,forget_gate}*"
+)
+
+# BLT: four stacks, each with its own config and geometry
+_BLT_STACKS = {
+    "local_encoder": "encoder",
+    "local_decoder": "decoder",
+    "global_transformer": "global",
+    "patcher": "patcher",
+}
+_BLT_ENDS = (
+    "{patch_embedding_projection,token_embedding_projection,embed_tokens,norm,lm_head}.weight"
+)
+
+
+def _blt_rules() -> tuple[Rule, ...]:
+    return tuple(
+        Rule(
+            name=f"{{base}}{module}.layers.{{layer}}.self_attn.{name}{ENDS}",
+            rows=f"Repeat({heads_of}{stack}, Rope(D{stack}))",
+            layers=f"layer < {stack}_config.num_hidden_layers",
+            why=why,
+        )
+        for module, stack in _BLT_STACKS.items()
+        for name, heads_of, why in (
+            ("q_proj", "H", "every query head of the stack is rotated"),
+            ("k_proj", "K", "every key head of the stack is rotated"),
+        )
+    )
+
+
+def _blt_sizes() -> tuple[tuple[str, str], ...]:
+    found = {
+        "C": "global_config.hidden_size",
+        "H": "Hglobal",
+        "K": "Kglobal",
+        "L": "global_config.num_hidden_layers",
+    }
+    for stack in _BLT_STACKS.values():
+        found[f"H{stack}"] = f"{stack}_config.num_attention_heads"
+        found[f"K{stack}"] = f"{stack}_config.num_key_value_heads or H{stack}"
+        found[f"D{stack}"] = f"{stack}_config.hidden_size // H{stack}"
+    return sizes(**found)
+
+
+def _hrm_rules() -> tuple[Rule, ...]:
+    """Files have one matrix, which transformers takes apart while it loads."""
+    found = []
+    for stack in ("H_module", "L_module"):
+        layer = f"{{base}}{stack}.layers.{{layer}}."
+        found.append(
+            Rule(
+                name=layer + "attn.gqkv_proj.weight",
+                rows=f"Keep(H * D), Repeat(H, {HEAD}), Repeat(H, {HEAD}), Keep(H * D)",
+                optional=True,
+                why="gates of all heads, then all queries, then all keys, then all values",
+            )
+        )
+        found += [replace(rule, optional=True) for rule in heads(layer + "self_attn.")]
+    return tuple(found)
+
+
+# dots 3 note: sliding layers have other sizes than the rest
+_DOTS_KNOWN = (
+    "per_layer_config or not 'sliding_attention' in (layer_types or ('sliding_attention',))"
+)
+_DOTS_WHY = "sliding layers have sizes of their own, which its config must state"
+
+# Laguna: layer by layer
+_LAGUNA_H = "num_attention_heads_per_layer"
+_LAGUNA_R = (
+    f"int(D * (rope_parameters[{_KIND}].partial_rotary_factor or 1)) if rope_parameters"
+    f" else D // 2 if {_KIND} == 'full_attention' else D"
+)
+
+# Gemma 4: the last layers use keys that an earlier layer of their kind made
+_OWN_KEYS = "layer < L - (num_kv_shared_layers or 0)"
+_GLOBAL = f"not per_layer_config and {_KIND} == 'full_attention'"
+_GEMMA4_D = f"((global_head_dim or 512) if {_GLOBAL} else head_dim or 256)"
+_GEMMA4_K = "num_key_value_heads"
+_GEMMA4_LAYER = (
+    "{pre_feedforward_layernorm_2,post_feedforward_layernorm_1,post_feedforward_layernorm_2,"
+    "per_layer_input_gate,per_layer_projection,post_per_layer_input_norm,router,experts}.*"
+)
+_GEMMA4_MODEL = (
+    "{embed_tokens_per_layer,per_layer_model_projection,per_layer_projection_norm}.weight"
+)
+_GEMMA4_SHARED = (
+    "values are made from the key projection's rows, so columns of the output projection would"
+    " have to follow"
+)
+
+
+def _gemma4(name: str, title: str) -> Family:
+    query, key = heads()
+    query_norm, key_norm = head_norms()
+    return Family(
+        name=name,
+        title=title,
+        layout=HALF_SPLIT,
+        rules=(query, query_norm, *(replace(rule, layers=_OWN_KEYS) for rule in (key, key_norm))),
+        sizes=sizes(D="head_dim or 256"),
+        layer_sizes=(
+            ("D", f"per_layer_config[layer].head_dim or {_GEMMA4_D}"),
+            ("K", f"per_layer_config[layer].num_key_value_heads or {_GEMMA4_K}"),
+        ),
+        stays=(
+            *stays(),
+            (LAYER + _GEMMA4_LAYER, _OUTSIDE),
+            ("{base}" + _GEMMA4_MODEL, _OUTSIDE),
+        ),
+        needs=(("not attention_k_eq_v", _GEMMA4_SHARED),),
+    )
+
+
+VARIED = (
+    _gemma4("gemma4_text", "Gemma 4, text"),
+    _gemma4("gemma4_unified_text", "Gemma 4 unified, text"),
+    Family(
+        name="bailing_hybrid",
+        title="Ling 3",
+        layout=INTERLEAVED,
+        rules=tuple(replace(rule, layers=_LING_LATENT) for rule in latent(_LING_AT, q="q_proj")),
+        sizes=LATENT_SIZES,
+        stays=(
+            *stays(at="{self_attn,attention}."),
+            (_LING_AT + _LING_LINEAR, "linear attention has no rotation"),
+        ),
+    ),
+    Family(
+        name="blt",
+        title="Byte Latent Transformer",
+        layout=INTERLEAVED,
+        rules=_blt_rules(),
+        sizes=_blt_sizes(),
+        stays=(
+            *stays("{base}{local_encoder,local_decoder,global_transformer,patcher}.layers.{layer}."),
+            ("{base}{local_encoder,local_decoder}.cross_attn_layers.*",
+             "cross-attention has no positions"),
+            ("{base}{local_encoder,local_decoder,global_transformer,patcher}." + _BLT_ENDS,
+             _OUTSIDE),
+            ("{base}encoder_hash_tok_embedding.weight", "embeddings are not rotated"),
+        ),
+    ),
+    Family(
+        name="cohere_compass_text",
+        title="Command with vision, text",
+        layout=HALF_SPLIT,
+        rules=heads(
+            layers=f"rope_parameters[{_KIND}] if 'full_attention' in (rope_parameters or ())"
+            " or 'sliding_attention' in (rope_parameters or ()) else True"
+        ),
+        sizes=sizes(),
+        stays=stays(),
+        needs=FULL_ONLY,
+    ),
+    Family(
+        name="dots3_note_text",
+        title="dots 3 note, text",
+        layout=INTERLEAVED,
+        rules=(
+            *latent(q="q_b_proj"),
+            Rule(
+                name=AT + "k_rope_only_layernorm.weight",
+                rows="Rope(r)",
+                why="its entries belong to the rotated key that all heads share",
+            ),
+            *indexer(None),
+        ),
+        sizes=INDEX_SIZES,
+        layer_sizes=(
+            ("H", "per_layer_config[layer].num_attention_heads or num_attention_heads"),
+            ("N", "per_layer_config[layer].qk_nope_head_dim or qk_nope_head_dim"),
+            ("r", "per_layer_config[layer].qk_rope_head_dim or qk_rope_head_dim"),
+            ("R", "per_layer_config[layer].kv_lora_rank or kv_lora_rank"),
+        ),
+        stays=stays(),
+        needs=(
+            (_DOTS_KNOWN, _DOTS_WHY),
+        ),
+    ),
+    Family(
+        name="hrm_text",
+        title="HRM, text",
+        layout=HALF_SPLIT,
+        rules=_hrm_rules(),
+        sizes=sizes(K="H", L="num_layers_per_stack"),
+        stays=(
+            *stays("{base}{H_module,L_module}.layers.{layer}.", "{self_attn,attn}."),
+            ("{base}z_L_init", _OUTSIDE),
+        ),
+        needs=FULL_ONLY,
+    ),
+    Family(
+        name="laguna",
+        title="Laguna",
+        layout=HALF_SPLIT,
+        rules=(*heads(), *head_norms()),
+        sizes=sizes(),
+        layer_sizes=(
+            ("H", f"{_LAGUNA_H}[layer] if {_LAGUNA_H} else num_attention_heads"),
+            ("r", _LAGUNA_R),
+        ),
+        stays=stays(),
+    ),
+    Family(
+        name="modernbert-decoder",
+        title="ModernBERT decoder (Ettin)",
+        layout=HALF_SPLIT,
+        rules=heads(LAYER + "attn."),
+        sizes=sizes(K="H", D="C // H"),
+        stays=(
+            *stays(at="attn."),
+            ("{base}embeddings.{tok_embeddings,norm}" + ENDS, "embeddings are not rotated"),
+            ("{decoder,classifier,lm_head.dense,lm_head.norm,head.dense,head.norm}" + ENDS,
+             "the output is not rotated"),
+        ),
+        needs=FULL_ONLY,
+    ),
+    Family(
+        name="qwen4_exp_text",
+        title="Qwen 4 Exp, text",
+        layout=HALF_SPLIT,
+        rules=(
+            *heads(gate=True),
+            *head_norms(),
+            Rule(
+                name=AT + "indexer.index_qk_proj.weight",
+                rows="Repeat(X + Y, Rope(r), Keep(I - r))",
+                optional=True,
+                why="the indexer's queries, then its keys, are rotated as the main ones are",
+            ),
+            Rule(
+                name=AT + "indexer.{q_layernorm,k_layernorm}.weight",
+                rows="Rope(r), Keep(I - r)",
+                optional=True,
+                why="its entries belong to the rows of every head of the indexer",
+            ),
+        ),
+        sizes=sizes(
+            D="head_dim or 256",
+            r=part(1.0),
+            X="indexer_n_heads",
+            Y="indexer_kv_heads",
+            I="indexer_head_dim",
+        ),
+        stays=(
+            *stays(),
+            (LAYER + "{attn_hyper_connection,mlp_hyper_connection,ple}.*", _OUTSIDE),
+            ("{base}hyper_connection_mixer.*", _OUTSIDE),
+        ),
+    ),
+)  # fmt: skip
