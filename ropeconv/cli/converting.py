@@ -116,6 +116,10 @@ def _show(speech: Speech, done: ConversionReport, said: str) -> None:
     speech.machine(done)
     speech.notes(plan.notes)
     speech.notes(Note(kind="dropped", text=f"`{drop.name}`: {drop.why}") for drop in plan.dropped)
+    if done.copied_files:
+        names = ", ".join(f"`{name}`" for name in done.copied_files)
+        text = f"{names}, unchanged, even where they describe the source's form"
+        speech.notes([Note(kind="copied", text=text)])
     moved = (
         f"{plan.num_tensors} tensors, {plan.num_reordered} of them reordered"
         f" from {plan.source_layout} to {plan.target_layout} rows"

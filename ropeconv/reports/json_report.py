@@ -38,6 +38,7 @@ def conversion_json(report: ConversionReport) -> str:
             "model": plan.model,
             "scaling_type": type(plan.model.rope.scaling).__name__.lower(),
             "files": [{"name": name, "nbytes": nbytes} for name, nbytes in report.written_files],
+            "copied": report.copied_files,
             "tensors": plan.num_tensors,
             "reordered_tensors": plan.num_reordered,
             "read_nbytes": plan.read_nbytes,

@@ -94,12 +94,21 @@ def conversion_markdown(report: ConversionReport) -> str:
     """A conversion, done or planned."""
     plan = report.plan
     tensors = plan.num_tensors
-    written = sum(nbytes for _, nbytes in report.written_files)
+    files = report.written_files
+    written = f"{size(sum(nbytes for _, nbytes in files))} in {counted(len(files), 'file')}"
+    needs = report.needs
+    planned = [
+        ("would be written", written),
+        ("memory", f"at most {size(needs.memory_nbytes)}"),
+        ("disk", f"{size(needs.disk_nbytes)}, of {size(needs.disk_free_nbytes)} that are free"),
+    ]
+    verb = "were" if report.done else "would be"
     rows = [
         ("source", f"{code(report.source)}, {plan.source.format.value}, {plan.source_layout} rows"),
         ("target", f"{code(report.target)}, {plan.target_format.value}, {plan.target_layout} rows"),
-        ("tensors", f"{tensors}, of which {plan.num_reordered} were reordered"),
-        ("written", f"{size(written)} in {counted(len(report.written_files), 'file')}"),
+        ("tensors", f"{tensors}, of which {plan.num_reordered} {verb} reordered"),
+        *([("written", written)] if report.done else planned),
+        ("copied as they are", ", ".join(map(code, report.copied_files)) or "nothing"),
         (
             "dropped",
             ", ".join(f"{code(d.name)} ({code(d.why)})" for d in plan.dropped) or "nothing",

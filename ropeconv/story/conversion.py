@@ -72,13 +72,22 @@ class ConversionReport:
     effort: Effort
     needs: Needs
     shares: bool = False  # blocks that stay the same are shared with the source
+    hashed: bool = False  # the manifest holds the SHA-256 of each file
+
+    @property
+    def copied_files(self) -> tuple[str, ...]:
+        """Names of the side files that go along as they are."""
+        if self.target == self.source:
+            return ()
+        return tuple(self.plan.source.files[number].name for number in self.plan.source.side_files)
 
     @property
     def written_files(self) -> tuple[tuple[str, int], ...]:
         """Name and bytes of each file that is written; in place, of its stamp and its rows only."""
+        manifest = (MANIFEST, manifest_nbytes(self.plan, hashed=self.hashed))
         if self.target != self.source:
             small = ((file.name, len(file.text.encode())) for file in self.plan.small_files)
-            return (*((file.name, file.nbytes) for file in self.plan.files), *small)
+            return (*((file.name, file.nbytes) for file in self.plan.files), *small, manifest)
         nbytes = {
             number: sum(len(part.data) for part in file.fixed)
             for number, file in enumerate(self.plan.files)
@@ -87,7 +96,14 @@ class ConversionReport:
         for move in self.plan.moves:
             for piece in move.targets if move.order is not None else ():
                 nbytes[piece.file] += piece.nbytes
-        return tuple((self.plan.files[number].name, count) for number, count in nbytes.items())
+        names = self.plan.files
+        return (*((names[number].name, count) for number, count in nbytes.items()), manifest)
+
+
+def manifest_nbytes(plan: Plan, *, hashed: bool) -> int:
+    """The manifest's size in bytes, known before there is anything to hash."""
+    hashes = {file.name: "0" * 64 for file in plan.files} if hashed else {}
+    return len(render_manifest(plan, hashes).encode())
 
 
 def plan_conversion(
@@ -220,7 +236,7 @@ def _carry_out(
         effort,
         target,
         staged_nbytes=staging.staged_nbytes(),
-        extra=len(render_manifest(plan, {}).encode()),
+        extra=manifest_nbytes(plan, hashed=handling.hashes),
         shares=shares,
     )
     check_needs(needs, target)
@@ -249,6 +265,7 @@ def _carry_out(
         effort=effort,
         needs=needs,
         shares=shares,
+        hashed=handling.hashes,
     )
 
 

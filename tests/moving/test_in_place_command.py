@@ -104,8 +104,10 @@ def test_dry_run_when_in_place_then_lists_what_is_rewritten_only(tmp_path: Path)
     assert [file["name"] for file in found["files"]] == [
         "model-00001-of-00002.safetensors",
         "model-00002-of-00002.safetensors",
+        "ropeconv.json",
     ]
-    assert found["written_nbytes"] == heads + sum(tensor.nbytes for tensor in moved)
+    manifest = found["files"][-1]["nbytes"]
+    assert found["written_nbytes"] == heads + sum(tensor.nbytes for tensor in moved) + manifest
     assert sum(file["nbytes"] for file in found["files"]) == found["written_nbytes"]
     assert digests(folder) == before
 
