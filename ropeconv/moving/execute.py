@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterator, Sequence
+from itertools import chain, islice
 
 from ropeconv.moving.checks import check_unchanged
 from ropeconv.moving.effort import Effort, default_jobs
@@ -15,10 +17,13 @@ from ropeconv.moving.mover import Mover, Numbered, cannot_write
 from ropeconv.moving.staging import Staging
 from ropeconv.moving.sums import Sums
 from ropeconv.thinking.blocks import Block, blocks
+from ropeconv.thinking.moves import Move
 from ropeconv.thinking.plan import Plan
 from ropeconv.words.events import Listener, WorkDone, WorkPlanned
 
 __all__ = ["Effort", "all_blocks", "default_jobs", "execute"]
+
+FILES_AT_ONCE = 4
 
 
 def execute(
@@ -65,9 +70,28 @@ def execute(
 
 
 def all_blocks(plan: Plan, limit: int) -> Iterator[Block]:
-    """Every block of the plan, in the order of the target's bytes."""
+    """Every block of the plan, a few target files taking turns, each in the order of its bytes.
+
+    A file system lets one thread at a time write into a file: 1.2 times the speed with two threads
+    in two files. More files would scatter over the disk what belongs together.
+    """
+    files: dict[int, list[Move]] = {}
     for move in plan.moves:
-        yield from blocks(move, limit)
+        files.setdefault(move.targets[0].file if move.targets else 0, []).append(move)
+    waiting = iter(files.values())
+    turns = deque(_blocks_of(moves, limit) for moves in islice(waiting, FILES_AT_ONCE))
+    while turns:
+        stream = turns.popleft()
+        block = next(stream, None)
+        if block is not None:
+            yield block
+            turns.append(stream)
+        else:
+            turns.extend(_blocks_of(moves, limit) for moves in islice(waiting, 1))
+
+
+def _blocks_of(moves: Sequence[Move], limit: int) -> Iterator[Block]:
+    return chain.from_iterable(blocks(move, limit) for move in moves)
 
 
 def _write_fixed(plan: Plan, staging: Staging, sums: Sums) -> None:

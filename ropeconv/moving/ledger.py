@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable
 
 from ropeconv.moving.journal import Journal
 
+LINES_AT_ONCE = 32  # that need no flush: what a kill loses is less work than a line for each
 FIRST_PORTION_NBYTES = 64 << 20
 LEAST_PORTION_NBYTES = 16 << 20
 MOST_PORTION_NBYTES = 1 << 30
@@ -54,12 +55,13 @@ class Ledger:
             OSError: a flush failed, of this block's file or another.
         """
         with self._change:
-            if self._flush is None:
-                self._journal.add([entry])
-                return
             self._entries.append(entry)
             self._files.update(files)
             self._nbytes += nbytes
+            if self._flush is None:
+                if len(self._entries) >= LINES_AT_ONCE:
+                    self._note()
+                return
             if self._nbytes >= self._portion_nbytes:
                 self._change.notify_all()
             while self._nbytes > 2 * self._portion_nbytes and self._failure is None:
@@ -77,6 +79,7 @@ class Ledger:
             OSError: a flush failed.
         """
         if self._flush is None:
+            self._note()
             return
         with self._change:
             self._closing = True
@@ -87,6 +90,12 @@ class Ledger:
         self._thread.join()
         if flush and self._failure is not None:
             raise self._failure
+
+    def _note(self) -> None:
+        """Write the lines of blocks that need no flush."""
+        self._journal.add(self._entries)
+        self._entries = []
+        self._nbytes = 0
 
     def _labour(self) -> None:
         while True:

@@ -76,13 +76,13 @@ class Mover:
         view = self._buffer[shift : shift + block.nbytes]
         for write in block.writes:
             self._write(write, view[write.start : write.start + write.nbytes], shift)
-        crcs = self._sums.of(block, view)
-        self._sums.add(block, crcs)
         sample = 0
         for write in block.writes:
             for place in _sampled(write):
                 start = write.start + place
                 sample = zlib.crc32(view[start : start + SAMPLE_NBYTES], sample)
+        crcs = self._sums.spend(block, view)
+        self._sums.add(block, crcs)
         files = {write.file for write in block.writes}
         try:
             self._ledger.add((number, (nbytes, sample, *crcs)), files, nbytes)
@@ -104,21 +104,23 @@ class Mover:
         return sample == finished[1]
 
     def _read(self, read: Read, shift: int) -> None:
-        path = self._plan.source.path(read.file)
         views = self._views_of(read.scatter, shift)
         try:
             if self._pages is None or not self._read_pages(self._pages, read, views):
                 read_scattered(self._sources[read.file], views, read.offset)
         except EOFError:
-            raise shorter(path) from None
+            raise shorter(self._plan.source.path(read.file)) from None
         except OSError as error:
             raise SourceError(
-                what=f"cannot read `{path}`",
+                what=f"cannot read `{self._plan.source.path(read.file)}`",
                 why=reason(error),
                 fix="see that it is there and readable, then run the same command again",
             ) from error
 
     def _views_of(self, scatter: Scatter, shift: int) -> list[memoryview]:
+        if len(scatter) == 1:
+            at, nbytes = scatter[0]
+            return [self._buffer[shift + at : shift + at + nbytes]]
         # Equal scatters are mostly the same object; comparing thousands of places would cost
         # as much as making the views. The entry keeps the scatter alive, so its id stays its own.
         key = (id(scatter), shift)

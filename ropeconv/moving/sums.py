@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import threading
-import zlib
 from bisect import bisect_right
 
-from ropeconv.moving.crc import Crc32Sum
+from ropeconv.moving.crc import Crc32Sum, crc32_spending
 from ropeconv.thinking.blocks import Block
 from ropeconv.thinking.plan import Plan
 
@@ -25,8 +24,11 @@ class Sums:
             sorted(checksum.begin for checksum in file.checksums) for file in plan.files
         ]
 
-    def of(self, block: Block, view: memoryview) -> tuple[int, ...]:
-        """The CRC of each of the block's writes that goes to a file with checksums, in order."""
+    def spend(self, block: Block, view: memoryview) -> tuple[int, ...]:
+        """The CRC of each of the block's writes that goes to a file with checksums, in order.
+
+        The view's bytes are lost.
+        """
         known: dict[tuple[int, int], int] = {}  # several ranks may get the same part of the buffer
         crcs = []
         for write in block.writes:
@@ -34,12 +36,12 @@ class Sums:
                 continue
             part = (write.start, write.nbytes)
             if part not in known:
-                known[part] = zlib.crc32(view[write.start : write.start + write.nbytes])
+                known[part] = crc32_spending(view[write.start : write.start + write.nbytes])
             crcs.append(known[part])
         return tuple(crcs)
 
     def add(self, block: Block, crcs: tuple[int, ...]) -> None:
-        """Take in what `of` gave, now or in an earlier run."""
+        """Take in what `spend` gave, now or in an earlier run."""
         wanted = [write for write in block.writes if self._begins[write.file]]
         for write, crc in zip(wanted, crcs, strict=True):
             begins = self._begins[write.file]
