@@ -87,11 +87,12 @@ class Speech:
         if not self.quiet:
             self._say(self.err, text)
 
-    def hint(self, text: str) -> None:
+    def hint(self, *lines: str) -> None:
         """The next command, after a blank line."""
         if not self.quiet and not self.json:
             self._say(self.err)
-            self._say(self.err, soft(text))
+            for line in lines:
+                self._say(self.err, soft(line))
 
     def error(self, error: RopeconvError) -> None:
         """What, why, fix."""

@@ -60,7 +60,7 @@ def verify_and_show(
     speech.machine(verdict)
     _show(speech, verdict)
     if (mend := repair(verdict)) is not None:
-        speech.hint(" ".join(("repair:", mend.text, *mend.commands)))
+        speech.hint(f"repair: {mend.text}", *(f"  {command}" for command in mend.commands))
     if verdict.exit_code:
         raise SystemExit(int(verdict.exit_code))
 

@@ -14,8 +14,9 @@ from ropeconv.reports.text import counted, number, numbers, size
 from ropeconv.version import __version__
 
 if TYPE_CHECKING:
-    from ropeconv.proof.verdict import ExactCheck, LogitsCheck, ScoreCheck, Verdict
+    from ropeconv.proof.verdict import ExactCheck, LogitsCheck, ScoreCheck, Side, Verdict
 
+RELAYOUTS = {"interleaved": "interleaved-to-half", "half-split": "half-to-interleaved"}
 CAVEAT = "under the layouts that both declare"
 CONTROLS = {
     "not reordered": "the rows of q and k are left as they were",
@@ -162,9 +163,9 @@ def repair(verdict: Verdict) -> Repair | None:
     if verdict.outcome is not Outcome.DIFFERENT:
         return None
     source = str(verdict.source.path)
-    if verdict.source.format == verdict.target.format:
-        return Repair(text="Make the target again from the source.", commands=())
-    direction = f"{verdict.source.format}-to-{verdict.target.format}"
+    direction = _direction(verdict.source, verdict.target)
+    if not direction:
+        return Repair(text="Copy the source again: it is in the target's form.", commands=())
     return Repair(
         text="Convert the source again into a new folder NEW, with the options that the first"
         " conversion had, and prove it:",
@@ -173,6 +174,15 @@ def repair(verdict: Verdict) -> Repair | None:
             f"ropeconv verify checkpoint NEW --against {quote(source)}",
         ),
     )
+
+
+def _direction(source: Side, target: Side) -> str:
+    """The conversion between two forms; empty where they are one."""
+    if source.format != target.format:
+        return f"{source.format}-to-{target.format}"
+    if source.layout == target.layout:
+        return ""
+    return RELAYOUTS.get(source.layout, "")
 
 
 def verify_command(verdict: Verdict) -> str:

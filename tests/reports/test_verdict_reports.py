@@ -252,14 +252,38 @@ def test_code_span_opens_and_closes_with_a_run_that_is_not_inside(name: str) -> 
 
 
 def test_repair_is_only_for_a_difference() -> None:
-    found = cases.different()
     assert repair(cases.same()) is None
     assert repair(cases.inconclusive()) is None
-    same_format = replace(found, source=replace(found.source, format="hf"))
-    mend = repair(same_format)
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "command"),
+    [
+        (("meta", "interleaved"), ("hf", "half-split"), "meta-to-hf"),
+        (("hf", "half-split"), ("meta", "interleaved"), "hf-to-meta"),
+        (("hf", "interleaved"), ("hf", "half-split"), "interleaved-to-half"),
+        (("hf", "half-split"), ("hf", "interleaved"), "half-to-interleaved"),
+        (("hf", "half-split"), ("hf", "half-split"), ""),
+    ],
+)
+def test_repair_is_the_conversion_between_the_two_forms(
+    source: tuple[str, str], target: tuple[str, str], command: str
+) -> None:
+    found = cases.different()
+    mend = repair(
+        replace(
+            found,
+            source=replace(found.source, format=source[0], layout=source[1]),
+            target=replace(found.target, format=target[0], layout=target[1]),
+        )
+    )
 
     assert mend is not None
-    assert mend.commands == ()
+    if command:
+        assert mend.commands[0] == f"ropeconv convert {command} 'llama 2' NEW"
+        assert mend.commands[1] == "ropeconv verify checkpoint NEW --against 'llama 2'"
+    else:
+        assert mend.commands == ()
 
 
 def test_one_layer_is_judged_as_all_layers_are() -> None:
