@@ -10,8 +10,8 @@ from ropeconv.cli.progress import progress_of
 from ropeconv.cli.speech import Speech
 from ropeconv.cli.styles import Styled, bad, good, unsure
 from ropeconv.moving.effort import Effort
-from ropeconv.proof.verdict import Finding, LogitsCheck, Outcome, Verdict
-from ropeconv.reports.sentences import repair
+from ropeconv.proof.verdict import Finding, LogitsCheck, Outcome, ScoreCheck, Verdict
+from ropeconv.reports.sentences import repair, without_numbers
 from ropeconv.reports.text import size
 from ropeconv.story.verification import LogitsRequest, check_this_machine, verify
 from ropeconv.thinking.config_map import Said
@@ -120,25 +120,34 @@ def _show(speech: Speech, verdict: Verdict) -> None:
     )
     _show_findings(speech, config.findings)
     if scores.layers:
-        worst = max(scores.layers, key=lambda layer: layer.max_difference)
-        speech.result(
-            "scores   ",
-            WORDS[scores.outcome],
-            f": {len(scores.layers)} of {scores.num_layers} layers at {scores.num_positions}"
-            f" positions up to {scores.largest_position:,}, largest difference"
-            f" {scores.max_difference:.3g} (rounding may cause {worst.bound:.2g})",
-        )
-        could = all(layer.controls for layer in scores.layers)
-        words = f"wrong variants differ by {scores.weakest_margin:,.0f} times the bound or more"
-        speech.result(
-            f"controls {words if could else 'could not be run'} ({scores.backend} on"
-            f" {scores.device})"
-        )
+        _show_scores(speech, scores)
     if verdict.logits is not None:
         _show_logits(speech, verdict.logits)
     if scores.why:
         speech.result(MARGIN, scores.why)
     speech.result("verdict  ", *_verdict_words(verdict))
+
+
+def _show_scores(speech: Speech, scores: ScoreCheck) -> None:
+    where = (
+        f"{len(scores.layers)} of {scores.num_layers} layers at {scores.num_positions} positions"
+    )
+    largest: tuple[str, ...] = ()
+    if scores.computed:
+        worst = max(scores.computed, key=lambda layer: layer.max_difference)
+        largest = (
+            f"largest difference {scores.max_difference:.3g} (rounding may cause"
+            f" {worst.bound:.2g})",
+        )
+    words = ", ".join(
+        (f"{where} up to {scores.largest_position:,}", *largest, *without_numbers(scores))
+    )
+    speech.result("scores   ", WORDS[scores.outcome], f": {words}")
+    if all(layer.controls for layer in scores.layers):
+        words = f"wrong variants differ by {scores.weakest_margin:,.0f} times the bound or more"
+    else:
+        words = "could not be run on every layer"
+    speech.result(f"controls {words} ({scores.backend} on {scores.device})")
 
 
 def _show_logits(speech: Speech, logits: LogitsCheck) -> None:

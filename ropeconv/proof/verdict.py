@@ -70,7 +70,8 @@ class LayerScores:
         clamped: largest |difference| with all queries at one position and all keys at zero.
         controls: wrong variants; each must exceed the bound.
         control_group: the key head whose scores the controls were measured on.
-        finite: whether the source's queries and keys are numbers; NaN cannot be compared.
+        finite: whether the source's queries and keys are numbers; NaN cannot be compared. Where
+            either side's are not, `groups` and `controls` are empty.
     """
 
     layer: int
@@ -139,9 +140,14 @@ class ScoreCheck:
     versions: tuple[tuple[str, str], ...] = ()  # of the libraries that computed them
 
     @property
+    def computed(self) -> tuple[LayerScores, ...]:
+        """The layers whose scores are numbers on both sides."""
+        return tuple(layer for layer in self.layers if layer.groups)
+
+    @property
     def max_difference(self) -> float:
-        """Over all layers looked at."""
-        return max((layer.max_difference for layer in self.layers), default=0.0)
+        """Over all layers whose scores are numbers."""
+        return max((layer.max_difference for layer in self.computed), default=0.0)
 
     @property
     def weakest_margin(self) -> float:

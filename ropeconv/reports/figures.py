@@ -37,8 +37,7 @@ def figures(scores: ScoreCheck) -> tuple[str, ...]:
     if not scores.layers:
         return ()
     found = [_heat_figure(scores.layers)]
-    computed = [layer for layer in scores.layers if layer.groups]
-    if computed:
+    if scores.computed:
         found.append(_layer_figure(scores.layers))
     if scores.by_distance is not None:
         found.append(_distance_figure(scores.by_distance))

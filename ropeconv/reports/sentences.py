@@ -115,11 +115,22 @@ def _score_facts(scores: ScoreCheck) -> str:
     looked = f"{len(scores.layers)} of {counted(scores.num_layers, 'layer')}"
     found = f"{looked} at {counted(scores.num_positions, 'position')}"
     found += f" up to {scores.largest_position:,}"
-    if not all(layer.groups for layer in scores.layers):
-        return f"{found}; some hold no numbers"
-    worst = max(scores.layers, key=lambda layer: layer.max_difference)
-    largest = number(worst.max_difference) if worst.max_difference else "exactly 0"
-    return f"{found}; largest difference {largest}, rounding may cause {number(worst.bound)}"
+    if scores.computed:
+        worst = max(scores.computed, key=lambda layer: layer.max_difference)
+        largest = number(worst.max_difference) if worst.max_difference else "exactly 0"
+        found += f"; largest difference {largest}, rounding may cause {number(worst.bound)}"
+    return "; ".join((found, *without_numbers(scores)))
+
+
+def without_numbers(scores: ScoreCheck) -> tuple[str, ...]:
+    """Which layers' scores could not be computed, and whose fault it is; nothing if all could."""
+    said = []
+    for side, finite in (("source", False), ("target", True)):
+        layers = [one.layer for one in scores.layers if not one.groups and one.finite is finite]
+        if layers:
+            where = f"layer{'' if len(layers) == 1 else 's'} {numbers(layers)}"
+            said.append(f"in {where} the {side}'s projections hold NaN or infinity")
+    return tuple(said)
 
 
 def _logits_words(logits: LogitsCheck) -> CheckWords:

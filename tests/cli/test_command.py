@@ -99,6 +99,8 @@ def test_verify_without_power_exits_3(converted: Callable[[str], Path]) -> None:
 
     assert done.returncode == 3
     assert "inconclusive" in done.stdout.splitlines()[-1]
+    assert "the source's projections hold NaN or infinity" in done.stdout
+    assert not re.search(r"\b(inf|nan)\b", done.stdout), done.stdout
 
 
 REFUSALS = [

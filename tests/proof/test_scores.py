@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -188,6 +189,49 @@ def test_judgement_follows_from_the_numbers(changes: dict[str, float], expected:
 
     assert found is expected
     assert bool(why) is (expected is not Outcome.SAME)
+
+
+def numbered(layer: int, **changes: float) -> LayerScores:
+    return replace(layer_of(**changes), layer=layer)
+
+
+@pytest.mark.parametrize(
+    ("layers", "words"),
+    [
+        (
+            [numbered(0, max_difference=2e-5), numbered(1, max_difference=0.5), numbered(2)],
+            ("layer 1, head 2: scores differ by 0.5", "the worst of 2 such layers"),
+        ),
+        (
+            [numbered(0, max_difference=0.5), numbered(1, max_difference=math.nan)],
+            ("layer 1, head 2: scores differ by nan", "the worst of 2"),
+        ),
+        (  # the same difference is worse where rounding allows less
+            [numbered(0, shifted=1e-3), numbered(1, shifted=1e-3, bound=1e-6)],
+            ("layer 1, scores change when both positions shift", "the worst of 2"),
+        ),
+        (
+            [numbered(0, control=5e-5), numbered(1, control=1e-6), numbered(2, control=2e-5)],
+            ("layer 1: the planted mistake `not reordered` differs by 1e-06 only", "of 3 such"),
+        ),
+        ([numbered(0), numbered(1, max_difference=0.5)], ("layer 1, head 2",)),
+    ],
+)
+def test_reason_is_the_worst_layers(layers: list[LayerScores], words: tuple[str, ...]) -> None:
+    _, why = judge(layers)
+
+    assert all(each in why for each in words), why
+    assert ("such layers" in why) is (len(words) > 1)
+
+
+@pytest.mark.parametrize("side", ["source", "target"])
+def test_what_is_no_number_is_said_in_words(side: str) -> None:
+    pair = {"source": form(), "target": right(form())}
+    pair[side].k[0, 3, 1, 4] = math.inf
+    _, why = judge([compared(pair["source"], pair["target"])])
+
+    assert f"layer 0: the {side}'s projections hold NaN or infinity" in why
+    assert not re.search(r"\b(inf|nan)\b", why)
 
 
 def test_no_layer_at_all_is_inconclusive() -> None:

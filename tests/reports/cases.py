@@ -114,7 +114,7 @@ def different(*, tensor: str = "model.layers.1.self_attn.k_proj.weight") -> Verd
 
 def inconclusive() -> Verdict:
     """Layer 1 holds NaN."""
-    why = "layer 1: the projections hold NaN or infinity, so no score can be compared"
+    why = "layer 1: the source's projections hold NaN or infinity, so no score can be compared"
     found = scores(layer(0), without_numbers(1), outcome=Outcome.INCONCLUSIVE, why=why)
     return replace(same(), scores=found)
 
