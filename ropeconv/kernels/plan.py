@@ -8,59 +8,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any, NoReturn
 
 import torch
 import triton
 import triton.language as tl
 
 from ropeconv.kernels.backend import BACKEND
+from ropeconv.kernels.refusals import check
+from ropeconv.kernels.rotation import AXES, STORAGES, Place, Rotation, is_gathered
+from ropeconv.kernels.tile import choose_tile
 from ropeconv.words.errors import UsageError
 
-# Where B, T and H lie among a tensor's dimensions; THD is one sequence.
-AXES: dict[str, tuple[int | None, int, int]] = {
-    "BTHD": (0, 1, 2),
-    "BHTD": (0, 2, 1),
-    "THD": (None, 0, 1),
-}
-STORAGES = tuple(AXES)
-
-_DTYPES = (torch.bfloat16, torch.float16, torch.float32, torch.float64)
-_MAX_BLOCK = 1 << 20  # Triton's own limit on the elements of a block
-_MAX_SEQUENCES = 65535  # CUDA's limit on the second number of a grid
-
-
-class Rotation(NamedTuple):
-    """What is done, in whole numbers only, so that a compiled graph can carry it."""
-
-    pair_stride: int
-    part_stride: int
-    rotary_dim: int
-    rotary_start: int
-    column_step: int  # columns of the table from one pair to the next
-    storage: int  # an index into STORAGES
-    q_step: int  # rows of the table from one token to the next
-    k_step: int
-    same_positions: int  # 1: k reads the rows that q reads
-    conjugate: int  # 1: turn backwards
-    in_place: int  # 1: what does not rotate is where it belongs already
-
-
-class Place(NamedTuple):
-    """All of a tensor but its values."""
-
-    shape: tuple[int, ...]
-    stride: tuple[int, ...]
-    dtype: torch.dtype
-    device: torch.device
-
-
-class Tile(NamedTuple):
-    """What one program rotates, and its warps."""
-
-    tokens: int
-    q_heads: int
-    warps: int
+_COMPLEX_STEP = 2  # columns from one cosine to the next, with a sine between them
 
 
 @dataclass(kw_only=True)
@@ -68,40 +28,56 @@ class Plan:
     """A launch without its pointers."""
 
     grid: tuple[int, int, int]
-    numbers: tuple[int, ...]  # arguments behind the pointers and offsets
-    constants: dict[str, Any]  # by name, launch options among them
-    tail: tuple[Any, ...]  # numbers and constants, as a compiled kernel takes them
+    numbers: tuple[int, ...]  # the kernel's first arguments
+    constants: dict[str, Any]  # by name, those behind them; pointers and offsets are the last
+    options: dict[str, Any]  # of the launch
+    rows: int  # of the table
+    offsets: tuple[int, int, int, int]  # the first allowed and the end, for q and then for k
     run: Callable[..., None] | None = None  # the compiled kernel on its grid, once launched
+
+    def refuse(self, offsets: tuple[int, int]) -> NoReturn:
+        """Say which of the two offsets is not allowed."""
+        q_first, q_end, _, k_end = self.offsets
+        strayed, end = (0, q_end) if not q_first <= offsets[0] < q_end else (1, k_end)
+        first = offsets[strayed]
+        raise UsageError(
+            what=f"positions {first} to {first + self.rows - end} are not all in a table of "
+            f"{self.rows} rows",
+            fix="make the table longer",
+        )
 
 
 @lru_cache(maxsize=4096)
 def make_plan(
-    rotation: Rotation,
+    rotation_numbers: tuple[int, ...],
     q_place: tuple[Any, ...],
     k_place: tuple[Any, ...] | None,
     table_place: tuple[Any, ...],
     q_ids_place: tuple[Any, ...] | None = None,
     k_ids_place: tuple[Any, ...] | None = None,
+    together: bool = False,  # noqa: FBT001, FBT002 - part of a key that is made on every call
 ) -> Plan | None:
     """The launch for such tensors; None if there is nothing to rotate.
 
     Args:
-        rotation: what is done.
-        q_place: a `Place` of q, as a plain tuple, since it is made on the way of every call.
+        rotation_numbers: a `Rotation`, and the places too, as a plain tuple: they are made on the
+            way of every call.
+        q_place: a `Place` of q.
         k_place: the same of k, or None.
         table_place: the same of the table.
         q_ids_place: the same of the ids of q, or None.
         k_ids_place: the same of the ids of k, or None.
+        together: every sine lies behind its cosine.
 
     Raises:
         UsageError: the tensors do not go together.
     """
-    q, table = Place(*q_place), Place(*table_place)
+    rotation, q, table = Rotation(*rotation_numbers), Place(*q_place), Place(*table_place)
     k, q_ids, k_ids = (
         None if place is None else Place(*place) for place in (k_place, q_ids_place, k_ids_place)
     )
     q_out, k_out = (q, k) if rotation.in_place else (_out_of(q), k and _out_of(k))
-    _check(rotation, q, k, table, (q_ids, k_ids))
+    check(rotation, q, k, table, (q_ids, k_ids))
     batch_axis, token_axis, head_axis = AXES[STORAGES[rotation.storage]]
     sequences = 1 if batch_axis is None else q.shape[batch_axis]
     tokens, q_heads, head_dim = q.shape[token_axis], q.shape[head_axis], q.shape[-1]
@@ -128,11 +104,12 @@ def make_plan(
         in_batch = 0 if batch_axis is None else place.stride[batch_axis]
         return in_batch, place.stride[token_axis], place.stride[head_axis]
 
+    rows, column_step = table.shape[-2], rotation.column_step * table.stride[-1]
     numbers = (
         *strides(q), *strides(q_out), *strides(k), *strides(k_out),
-        table.stride[0] if _gathered(table) and table.shape[0] > 1 else 0,
+        table.stride[0] if is_gathered(table) and table.shape[0] > 1 else 0,
         *_id_strides(q_ids), *_id_strides(k_ids),
-        table.shape[-2], tokens, q_heads, k_heads,
+        rows, tokens, q_heads, k_heads,
     )  # fmt: skip
     rest = head_dim - rotation.rotary_dim
     constants = {
@@ -143,7 +120,8 @@ def make_plan(
         "PART_STRIDE": rotation.part_stride,
         # A constant, since Triton knows the alignment of a number only if 16 divides it.
         "ROW_STRIDE": table.stride[-2],
-        "COLUMN_STEP": rotation.column_step * table.stride[-1],
+        "COLUMN_STEP": column_step,
+        "TOGETHER": together and column_step == _COMPLEX_STEP,
         "Q_IDS": q_ids is not None,
         "K_IDS": k_ids is not None,
         "Q_STEP": rotation.q_step,
@@ -164,14 +142,23 @@ def make_plan(
         "MATH": tl.float64 if q.dtype == torch.float64 else tl.float32,
         "ROUND_BF16": BACKEND == "interpreter" and q.dtype == torch.bfloat16,
     }
-    # Nothing is left to fuse, and the default differs between Triton's versions.
-    options = {"num_warps": tile.warps, "enable_fp_fusion": False}
     return Plan(
         grid=(triton.cdiv(tokens, tile.tokens) * head_blocks, sequences, 1),
         numbers=numbers,
-        constants=constants | options,
-        tail=(*numbers, *constants.values()),
+        constants=constants,
+        # Nothing is left to fuse, and the default differs between Triton's versions.
+        options={"num_warps": tile.warps, "enable_fp_fusion": False},
+        rows=rows,
+        offsets=(
+            *_offsets(rows, q_ids, rotation.q_step * (tokens - 1)),
+            *_offsets(rows, k_ids, rotation.k_step * (tokens - 1)),
+        ),
     )
+
+
+def _offsets(rows: int, ids: Place | None, reach: int) -> tuple[int, int]:
+    """The first allowed offset and the end: all that are, where only the device knows the ids."""
+    return (0, rows - reach) if ids is None else (-(1 << 63), 1 << 63)
 
 
 def _out_of(place: Place) -> Place:
@@ -180,120 +167,9 @@ def _out_of(place: Place) -> Place:
     return place._replace(stride=torch.empty_like(like).stride())
 
 
-def choose_tile(
-    tokens: int,
-    q_heads: int,
-    k_heads: int,
-    row_bytes: int,
-    *,
-    padded: bool,
-    tokens_adjacent: bool,
-) -> Tile:
-    """The tile for heads of row_bytes rotary bytes, padding included.
-
-    On a GPU: one token and up to 8 KiB of its q, so that the table is read once a token; where a
-    head's tokens lie side by side, up to 16 tokens of up to 4 heads. 128 bytes of q a thread
-    (measured on an H100: 0.98 of a copy, 64 bytes 0.97); where lanes are lost to padding half the
-    tile and 32 bytes a thread (head_dim 80: 0.98, against 0.94).
-
-    In the interpreter a program costs the same whatever its size: as much as a block holds.
-    """
-    q_heads = triton.next_power_of_2(max(q_heads, 1))
-    if BACKEND == "interpreter":
-        widest = max(q_heads, triton.next_power_of_2(k_heads)) * row_bytes // 2
-        return Tile(min(triton.next_power_of_2(tokens), max(1, _MAX_BLOCK // widest)), q_heads, 4)
-    full, thread_bytes = (4096, 32) if padded else (8192, 128)
-    if tokens_adjacent:
-        heads = min(q_heads, 4)
-        block = max(1, min(16, triton.next_power_of_2(tokens), full // (heads * row_bytes)))
-    else:
-        heads = max(1, min(q_heads, full // row_bytes))
-        block = 1
-        while block < min(16, tokens) and 2 * block * heads * row_bytes < full:
-            block *= 2
-    threads = block * heads * row_bytes // thread_bytes
-    return Tile(block, heads, max(1, min(8, threads // 32)))
-
-
-def _check(
-    rotation: Rotation,
-    q: Place,
-    k: Place | None,
-    table: Place,
-    ids: tuple[Place | None, Place | None],
-) -> None:
-    storage = STORAGES[rotation.storage]
-    if len(q.shape) != len(storage):
-        raise UsageError(
-            what=f"q has {len(q.shape)} dimensions and the storage is `{storage}`",
-            fix=f"name one of {', '.join(STORAGES)}, and pass a tensor with these dimensions",
-        )
-    if q.dtype not in _DTYPES or (k is not None and k.dtype != q.dtype):
-        raise UsageError(
-            what=f"q is {q.dtype} and k is {None if k is None else k.dtype}",
-            why="both must be one of bfloat16, float16, float32 and float64",
-            fix="cast them to one dtype",
-        )
-    if BACKEND == "cuda" and q.device.type != "cuda":
-        raise UsageError(
-            what=f"q lies on `{q.device}`, and the kernel is compiled for CUDA",
-            fix="move the tensors to the GPU, or start with TRITON_INTERPRET=1",
-        )
-    for other in (k, table, *ids):
-        if other is not None and other.device != q.device:
-            raise UsageError(
-                what=f"a tensor lies on `{other.device}`, q on `{q.device}`",
-                fix="move q, k, the table and the positions to one device",
-            )
-    batch_axis, token_axis, head_axis = AXES[storage]
-    sequences = 1 if batch_axis is None else q.shape[batch_axis]
-    tokens, head_dim = q.shape[token_axis], q.shape[-1]
-    if sequences > _MAX_SEQUENCES:
-        raise UsageError(
-            what=f"q has {sequences} sequences, the most is {_MAX_SEQUENCES}",
-            fix="pack them into one, [T, H, D], with a position for each token",
-        )
-    if k is not None and (
-        len(k.shape) != len(q.shape)
-        or any(k.shape[axis] != q.shape[axis] for axis in range(len(q.shape)) if axis != head_axis)
-    ):
-        raise UsageError(
-            what=f"k is {list(k.shape)}, q is {list(q.shape)}: they may differ in heads only",
-            fix=f"check the storage, `{storage}`",
-        )
-    start, rotary_dim = rotation.rotary_start, rotation.rotary_dim
-    if start < 0 or start + rotary_dim > head_dim:
-        raise UsageError(
-            what=f"{rotary_dim} rotary rows from row {start} do not fit into a head of {head_dim}",
-            fix="check the table's rotary_dim and rotary_start",
-        )
-    if _gathered(table) and (table.shape[0] not in (1, sequences) or table.shape[1] != tokens):
-        raise UsageError(
-            what=f"a gathered table is for {list(table.shape[:2])} tokens, "
-            f"q has {[sequences, tokens]}",
-            fix="gather the table by the positions of these tokens",
-        )
-    for each in ids:
-        # [T], [1, T], [B, T] are ids; [B, 1] are offsets, which only count with a step of 1.
-        if each is not None and (
-            each.shape[-1] not in (1, tokens)
-            or (len(each.shape) == 1 and each.shape[0] != tokens)
-            or (len(each.shape) > 1 and each.shape[0] not in (1, sequences))
-        ):
-            raise UsageError(
-                what=f"positions are {list(each.shape)}, q has {[sequences, tokens]} tokens",
-                fix="pass one position for each token, or one offset for each sequence",
-            )
-
-
 def _id_strides(ids: Place | None) -> tuple[int, int]:
     """Strides over sequences and tokens; 0 where one id serves all."""
     if ids is None:
         return 0, 0
     in_batch = ids.stride[0] if len(ids.shape) > 1 and ids.shape[0] > 1 else 0
     return in_batch, ids.stride[-1] if ids.shape[-1] > 1 else 0
-
-
-def _gathered(table: Place) -> bool:
-    """Whether a table is [B, T, columns], and not [T, columns]."""
-    return len(table.shape) == 3  # noqa: PLR2004 - its dimensions

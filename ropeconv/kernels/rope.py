@@ -5,14 +5,15 @@ Notation: B sequences, T tokens, H query heads, K key heads, D head_dim, r rotar
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import torch
 from torch import Tensor
 
 from ropeconv.kernels.launch import launch
-from ropeconv.kernels.plan import STORAGES, Rotation
 from ropeconv.kernels.positions import FROM_ZERO, Positions
+from ropeconv.kernels.rotation import STORAGE_NUMBERS, Rotation
 from ropeconv.words.errors import UsageError
 
 if TYPE_CHECKING:
@@ -66,32 +67,25 @@ def apply_rope(
     Source:
         Su et al. 2021, https://arxiv.org/abs/2104.09864, section 3.4.2.
     """
+    number = STORAGE_NUMBERS.get(storage)
+    if number is None:
+        raise UsageError(
+            what=f"the storage is `{storage}`",
+            fix=f"name one of {', '.join(STORAGE_NUMBERS)}",
+        )
     if k_positions is None:
         k_positions = positions
-    if storage not in STORAGES or q.ndim != len(storage):
-        raise UsageError(
-            what=f"q has {q.ndim} dimensions and the storage is `{storage}`",
-            fix=f"name one of {', '.join(STORAGES)}, and pass a tensor with these dimensions",
-        )
-    tokens = q.shape[storage.index("T")]
-    _check_rows(table, positions, tokens)
-    if k_positions is not positions:
-        _check_rows(table, k_positions, tokens)
-
     pair_stride, part_stride = layout.strides(table.rotary_dim // 2)
-    rotation = Rotation(
-        pair_stride, part_stride, table.rotary_dim, rotary_start, table.column_step,
-        STORAGES.index(storage), positions.token_step, k_positions.token_step,
-        int(k_positions is positions), 0, int(in_place),
+    # A `Rotation`, as the plain tuple that it is: naming the parts would cost 2 % of a call.
+    rotation = (
+        pair_stride, part_stride, table.rotary_dim, rotary_start, table.column_step, number,
+        positions.token_step, k_positions.token_step, 1 if k_positions is positions else 0,
+        0, 1 if in_place else 0,
     )  # fmt: skip
     offsets = positions.offset, k_positions.offset
     tensors = q, k, table.cos, table.sin, positions.ids, k_positions.ids
     recorded = torch.is_grad_enabled() and (q.requires_grad or (k is not None and k.requires_grad))
-    if not in_place:
-        turn: Any = _Rope.apply if recorded else _turn
-        q_out, k_out = turn(*tensors, rotation, offsets)
-        return q_out, k_out
-    if recorded or any(x is not None and x.stride(-1) != 1 for x in (q, k)):
+    if in_place and (recorded or any(x is not None and x.stride(-1) != 1 for x in (q, k))):
         raise UsageError(
             what="q and k cannot be rotated in place here",
             why="a gradient is being recorded"
@@ -99,8 +93,9 @@ def apply_rope(
             else "the rows of a head are not contiguous",
             fix="leave out `in_place`",
         )
-    launch(rotation, q, k, q, k, *tensors[2:], offsets)
-    return q, k
+    turn: Any = _Rope.apply if recorded else launch if in_place else _way()
+    rotated: tuple[Tensor, Keys] = turn(*tensors, rotation, offsets)
+    return rotated
 
 
 class _Rope(torch.autograd.Function):
@@ -115,12 +110,12 @@ class _Rope(torch.autograd.Function):
         sin: Tensor,
         q_ids: Tensor | None,
         k_ids: Tensor | None,
-        rotation: Rotation,
+        rotation: tuple[int, ...],
         offsets: tuple[int, int],
     ) -> tuple[Tensor, Tensor | None]:
         ctx.save_for_backward(cos, sin, q_ids, k_ids)
         ctx.rotation, ctx.offsets = rotation, offsets
-        return _turn(q, k, cos, sin, q_ids, k_ids, rotation, offsets)
+        return _way()(q, k, cos, sin, q_ids, k_ids, rotation, offsets)
 
     @staticmethod
     def backward(
@@ -128,39 +123,31 @@ class _Rope(torch.autograd.Function):
         q_grad: Tensor,
         k_grad: Tensor | None,
     ) -> tuple[Any, ...]:
-        back = ctx.rotation._replace(conjugate=1 - ctx.rotation.conjugate)
-        turn: Any = _Rope.apply if torch.is_grad_enabled() else _turn
+        rotation = Rotation(*ctx.rotation)
+        back = rotation._replace(conjugate=1 - rotation.conjugate)
+        turn: Any = _Rope.apply if torch.is_grad_enabled() else _way()
         q_back, k_back = turn(q_grad, k_grad, *ctx.saved_tensors, back, ctx.offsets)
         return q_back, k_back, None, None, None, None, None, None
 
 
-def _turn(
+def _way() -> Callable[..., tuple[Tensor, Tensor | None]]:
+    """Out of place; a compiled graph sees one operator, eager code pays for none."""
+    return _through_operator if torch.compiler.is_compiling() else launch
+
+
+def _through_operator(
     q: Tensor,
     k: Tensor | None,
     cos: Tensor,
     sin: Tensor,
     q_ids: Tensor | None,
     k_ids: Tensor | None,
-    rotation: Rotation,
+    rotation: tuple[int, ...],
     offsets: tuple[int, int],
 ) -> tuple[Tensor, Tensor | None]:
-    """Out of place; a compiled graph sees one operator, eager code pays for none."""
-    if torch.compiler.is_compiling():
-        keys = q.new_empty(0) if k is None else k
-        q_out, k_out = rotate_operator(
-            q, keys, cos, sin, q_ids, k_ids, list(rotation), list(offsets)
-        )
-        return q_out, None if k is None else k_out
-    # A gradient may arrive expanded, or transposed.
-    q = q if q.stride(-1) == 1 else q.contiguous()
-    q_out = torch.empty_like(q)
-    if k is None:
-        launch(rotation, q, None, q_out, None, cos, sin, q_ids, k_ids, offsets)
-        return q_out, None
-    k = k if k.stride(-1) == 1 else k.contiguous()
-    k_out = torch.empty_like(k)
-    launch(rotation, q, k, q_out, k_out, cos, sin, q_ids, k_ids, offsets)
-    return q_out, k_out
+    keys = q.new_empty(0) if k is None else k
+    q_out, k_out = rotate_operator(q, keys, cos, sin, q_ids, k_ids, list(rotation), list(offsets))
+    return q_out, None if k is None else k_out
 
 
 @torch.library.custom_op("ropeconv::rotate", mutates_args=())
@@ -177,8 +164,7 @@ def rotate_operator(
     """The launch as an operator of torch; a k of no elements stands for no k."""
     q_offset, k_offset = offsets
     keys = k if k.numel() else None
-    spec = Rotation(*rotation)
-    q_out, k_out = _turn(q, keys, cos, sin, q_ids, k_ids, spec, (q_offset, k_offset))
+    q_out, k_out = launch(q, keys, cos, sin, q_ids, k_ids, tuple(rotation), (q_offset, k_offset))
     return q_out, torch.empty_like(k) if k_out is None else k_out
 
 
@@ -189,23 +175,3 @@ def _(q: Tensor, k: Tensor, *_rest: object) -> tuple[Tensor, Tensor]:
 
 def _like(x: Tensor) -> Tensor:
     return torch.empty_like(x if x.stride(-1) == 1 else x.contiguous())
-
-
-def _check_rows(table: RopeTable, positions: Positions, tokens: int) -> None:
-    """What changes from call to call; all else is checked with the plan, once for its kind."""
-    if positions is FROM_ZERO and tokens <= table.rows:
-        return
-    if positions.ids is None:
-        first = positions.offset
-        last = first + positions.token_step * (tokens - 1)
-        if tokens and not 0 <= first <= last < table.rows:
-            raise UsageError(
-                what=f"positions {first} to {last} are not all in a table of {table.rows} rows",
-                fix="make the table longer",
-            )
-    from_zero = (positions.offset, positions.token_step, positions.ids) == (0, 1, None)
-    if table.gathered and not from_zero:
-        raise UsageError(
-            what="a gathered table has a row for each token, and positions were given too",
-            fix="leave out the positions, or pass the table before it was gathered",
-        )

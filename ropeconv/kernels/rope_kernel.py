@@ -126,19 +126,28 @@ def _copy_rest(
 def _cos_sin(
     cos_ptr, sin_ptr, rows, ids_ptr, ids_stride_b, ids_stride_t, offset, batch, token, live_token,
     IDS: tl.constexpr, STEP: tl.constexpr, ROW_STRIDE: tl.constexpr, COLUMN_STEP: tl.constexpr,
-    DIM: tl.constexpr, PAIRS: tl.constexpr, MATH: tl.constexpr, CONJUGATE: tl.constexpr,
+    TOGETHER: tl.constexpr, DIM: tl.constexpr, TOKENS: tl.constexpr, PAIRS: tl.constexpr, MATH:
+    tl.constexpr, CONJUGATE: tl.constexpr,
 ):
     """Cosines and sines, [TOKENS, 1, PAIRS]. Outside the table is NaN, never another row."""
     row = token.to(tl.int64) * STEP + offset
     if IDS:
         id_ptr = ids_ptr + batch * ids_stride_b + token.to(tl.int64) * ids_stride_t
         row += tl.load(id_ptr, mask=live_token, other=0).to(tl.int64)
-    pair = tl.arange(0, PAIRS)[None, None, :]
-    at = (row * ROW_STRIDE)[:, None, None] + pair * COLUMN_STEP
-    live = (live_token & (row >= 0) & (row < rows))[:, None, None] & (pair < DIM // 2)
+    at = (row * ROW_STRIDE)[:, None, None]
+    live = (live_token & (row >= 0) & (row < rows))[:, None, None]
     # Many programs read these rows; q and k pass by once.
-    cos = tl.load(cos_ptr + at, mask=live, other=float("nan"), eviction_policy="evict_last")
-    sin = tl.load(sin_ptr + at, mask=live, other=float("nan"), eviction_policy="evict_last")
+    if TOGETHER:
+        column = tl.arange(0, 2 * PAIRS)[None, None, :]
+        run = tl.load(cos_ptr + (at + column), mask=live & (column < DIM), other=float("nan"),
+                      eviction_policy="evict_last")
+        cos, sin = tl.split(tl.reshape(run, (TOKENS, 1, PAIRS, 2)))
+    else:
+        pair = tl.arange(0, PAIRS)[None, None, :]
+        at += pair * COLUMN_STEP
+        live &= pair < DIM // 2
+        cos = tl.load(cos_ptr + at, mask=live, other=float("nan"), eviction_policy="evict_last")
+        sin = tl.load(sin_ptr + at, mask=live, other=float("nan"), eviction_policy="evict_last")
     cos = cos.to(MATH)
     sin = sin.to(MATH)
     if CONJUGATE:
@@ -146,23 +155,24 @@ def _cos_sin(
     return cos, sin
 
 
-# What changes from call to call must not recompile: 1 and multiples of 16 would be variants.
+# What changes from call to call stands last, so that a launcher can be bound to the rest, and must
+# not recompile: 1 and multiples of 16 would be variants.
 @triton.jit(do_not_specialize=["q_offset", "k_offset", "rows", "tokens"])
 def rope_kernel(
-    q_ptr, k_ptr, q_out_ptr, k_out_ptr, cos_ptr, sin_ptr, q_ids_ptr, k_ids_ptr, q_offset, k_offset,
     q_stride_b, q_stride_t, q_stride_h, q_out_stride_b, q_out_stride_t, q_out_stride_h,
     k_stride_b, k_stride_t, k_stride_h, k_out_stride_b, k_out_stride_t, k_out_stride_h,
     table_stride_b, q_ids_stride_b, q_ids_stride_t, k_ids_stride_b, k_ids_stride_t,
     rows, tokens, q_heads, k_heads,
     HEAD_DIM: tl.constexpr, START: tl.constexpr, DIM: tl.constexpr,
     PAIR_STRIDE: tl.constexpr, PART_STRIDE: tl.constexpr,
-    ROW_STRIDE: tl.constexpr, COLUMN_STEP: tl.constexpr,
+    ROW_STRIDE: tl.constexpr, COLUMN_STEP: tl.constexpr, TOGETHER: tl.constexpr,
     Q_IDS: tl.constexpr, K_IDS: tl.constexpr, Q_STEP: tl.constexpr, K_STEP: tl.constexpr,
     SAME_POSITIONS: tl.constexpr, HAS_K: tl.constexpr, COPY_REST: tl.constexpr,
     CONJUGATE: tl.constexpr, WHOLE_TOKENS: tl.constexpr, WHOLE_Q: tl.constexpr,
     WHOLE_K: tl.constexpr, HEAD_BLOCKS: tl.constexpr,
     TOKENS: tl.constexpr, Q_HEADS: tl.constexpr, K_HEADS: tl.constexpr, PAIRS: tl.constexpr,
     REST: tl.constexpr, MATH: tl.constexpr, ROUND_BF16: tl.constexpr,
+    q_ptr, k_ptr, q_out_ptr, k_out_ptr, cos_ptr, sin_ptr, q_ids_ptr, k_ids_ptr, q_offset, k_offset,
 ):
     """Rotates Q_HEADS heads of q and the K_HEADS of k that go with them, of TOKENS tokens.
 
@@ -190,8 +200,8 @@ def rope_kernel(
     cos_ptr += batch * table_stride_b
     sin_ptr += batch * table_stride_b
     cos, sin = _cos_sin(cos_ptr, sin_ptr, rows, q_ids_ptr, q_ids_stride_b, q_ids_stride_t, q_offset,
-                        batch, token, live_token, Q_IDS, Q_STEP, ROW_STRIDE, COLUMN_STEP, DIM,
-                        PAIRS, MATH, CONJUGATE)
+                        batch, token, live_token, Q_IDS, Q_STEP, ROW_STRIDE, COLUMN_STEP, TOGETHER,
+                        DIM, TOKENS, PAIRS, MATH, CONJUGATE)
     q_first, q_second = rotate(q_first, q_second, cos, sin)
     q_out = _heads(q_out_ptr, q_out_stride_b, q_out_stride_t, q_out_stride_h, batch, token_block,
                    head_block, TOKENS, Q_HEADS)
@@ -203,7 +213,7 @@ def rope_kernel(
         if not SAME_POSITIONS:
             cos, sin = _cos_sin(cos_ptr, sin_ptr, rows, k_ids_ptr, k_ids_stride_b, k_ids_stride_t,
                                 k_offset, batch, token, live_token, K_IDS, K_STEP, ROW_STRIDE,
-                                COLUMN_STEP, DIM, PAIRS, MATH, CONJUGATE)
+                                COLUMN_STEP, TOGETHER, DIM, TOKENS, PAIRS, MATH, CONJUGATE)
         k_first, k_second = rotate(k_first, k_second, cos, sin)
         k_out = _heads(k_out_ptr, k_out_stride_b, k_out_stride_t, k_out_stride_h, batch,
                        token_block, head_block, TOKENS, K_HEADS)

@@ -19,8 +19,9 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from ropeconv.kernels.plan import Place, Rotation, make_plan
+from ropeconv.kernels.plan import make_plan
 from ropeconv.kernels.rope_kernel import rope_kernel
+from ropeconv.kernels.rotation import Place, Rotation
 from ropeconv.words.layout import LAYOUTS
 
 CUOBJDUMP = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
@@ -47,21 +48,18 @@ def compile_rope(
     table = contiguous(4096, rotary // 2, dtype=torch.float32)
     plan = make_plan(rotation, q, k, table)
     assert plan is not None
-    constants = dict(plan.constants)
-    options = {name: constants.pop(name) for name in ("num_warps", "enable_fp_fusion")}
     pointers = [TYPES[dtype]] * 4 + ["*fp32"] * 2 + [TYPES[dtype]] * 2
-    numbers = (0, 0, *plan.numbers)
+    types = ["i32"] * len(plan.numbers) + ["constexpr"] * len(plan.constants) + pointers
     names = rope_kernel.arg_names
-    signature = dict(zip(names, pointers + ["i32"] * len(numbers), strict=False))
-    signature |= dict.fromkeys(constants, "constexpr")
-    attrs = {(at,): [["tt.divisibility", 16]] for at in range(len(pointers))}
-    attrs |= {
-        (len(pointers) + at,): [["tt.divisibility", 16]]
-        for at, number in enumerate(numbers)
-        if number % 16 == 0 and names[len(pointers) + at] not in rope_kernel.do_not_specialize
-    }
-    source = ASTSource(rope_kernel, signature, constants, attrs)
-    compiled = triton.compile(source, target=GPUTarget("cuda", arch, 32), options=options)
+    signature = dict(zip(names, types + ["i32"] * 2, strict=True))
+    divisible = [
+        number % 16 == 0 and name not in rope_kernel.do_not_specialize
+        for name, number in zip(names, plan.numbers, strict=False)
+    ]
+    divisible += [False] * len(plan.constants) + [True] * len(pointers)
+    attrs = {(at,): [["tt.divisibility", 16]] for at, yes in enumerate(divisible) if yes}
+    source = ASTSource(rope_kernel, signature, plan.constants, attrs)
+    compiled = triton.compile(source, target=GPUTarget("cuda", arch, 32), options=plan.options)
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(compiled.asm["cubin"])
         file.flush()
