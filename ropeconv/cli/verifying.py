@@ -129,19 +129,14 @@ def _show(speech: Speech, verdict: Verdict) -> None:
 
 
 def _show_scores(speech: Speech, scores: ScoreCheck) -> None:
-    where = (
-        f"{len(scores.layers)} of {scores.num_layers} layers at {scores.num_positions} positions"
-    )
-    largest: tuple[str, ...] = ()
+    looked = f"{len(scores.layers)} of {scores.num_layers} layers"
+    said = [f"{looked} at {scores.num_positions} positions up to {scores.largest_position:,}"]
     if scores.computed:
         worst = max(scores.computed, key=lambda layer: layer.max_difference)
-        largest = (
-            f"largest difference {scores.max_difference:.3g} (rounding may cause"
-            f" {worst.bound:.2g})",
+        said.append(
+            f"largest difference {worst.max_difference:.3g} (rounding may cause {worst.bound:.2g})"
         )
-    words = ", ".join(
-        (f"{where} up to {scores.largest_position:,}", *largest, *without_numbers(scores))
-    )
+    words = ", ".join((*said, *without_numbers(scores)))
     speech.result("scores   ", WORDS[scores.outcome], f": {words}")
     if all(layer.controls for layer in scores.layers):
         words = f"wrong variants differ by {scores.weakest_margin:,.0f} times the bound or more"

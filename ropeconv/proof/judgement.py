@@ -19,15 +19,15 @@ def judge(layers: Sequence[LayerScores]) -> tuple[Outcome, str]:
     if not layers:
         return Outcome.INCONCLUSIVE, "no layer was compared"
     judged = [(layer, *judge_layer(layer)) for layer in layers]
-    for outcome, badness in (
-        (Outcome.DIFFERENT, _excess),
-        (Outcome.INCONCLUSIVE, _weakness),
+    for outcome, words, badness in (
+        (Outcome.DIFFERENT, "that differ", _excess),
+        (Outcome.INCONCLUSIVE, "without power", _weakness),
     ):
-        found = [(layer, why) for layer, which, why in judged if which is outcome]
+        found = [(badness(layer), why) for layer, which, why in judged if which is outcome]
         if found:
-            worst, why = max(found, key=lambda one: badness(one[0]))
-            alike = len(found)
-            return outcome, why if alike == 1 else f"{why}; the worst of {alike} such layers"
+            _, why = max(found, key=lambda one: one[0])
+            several = f"; the worst of {len(found)} layers {words}" if len(found) > 1 else ""
+            return outcome, why + several
     return Outcome.SAME, ""
 
 

@@ -200,7 +200,7 @@ def numbered(layer: int, **changes: float) -> LayerScores:
     [
         (
             [numbered(0, max_difference=2e-5), numbered(1, max_difference=0.5), numbered(2)],
-            ("layer 1, head 2: scores differ by 0.5", "the worst of 2 such layers"),
+            ("layer 1, head 2: scores differ by 0.5", "the worst of 2 layers that differ"),
         ),
         (
             [numbered(0, max_difference=0.5), numbered(1, max_difference=math.nan)],
@@ -212,7 +212,10 @@ def numbered(layer: int, **changes: float) -> LayerScores:
         ),
         (
             [numbered(0, control=5e-5), numbered(1, control=1e-6), numbered(2, control=2e-5)],
-            ("layer 1: the planted mistake `not reordered` differs by 1e-06 only", "of 3 such"),
+            (
+                "layer 1: the planted mistake `not reordered` differs by 1e-06 only",
+                "the worst of 3 layers without power",
+            ),
         ),
         ([numbered(0), numbered(1, max_difference=0.5)], ("layer 1, head 2",)),
     ],
@@ -221,7 +224,7 @@ def test_reason_is_the_worst_layers(layers: list[LayerScores], words: tuple[str,
     _, why = judge(layers)
 
     assert all(each in why for each in words), why
-    assert ("such layers" in why) is (len(words) > 1)
+    assert ("the worst of" in why) is (len(words) > 1)
 
 
 @pytest.mark.parametrize("side", ["source", "target"])

@@ -152,7 +152,7 @@ def test_page_without_power_says_why() -> None:
     text = Page(verdict_html(cases.inconclusive())).text
 
     assert "Why there is no verdict" in text
-    assert "scores: layer 1: the projections hold NaN" in text
+    assert "scores: layer 1: the source's projections hold NaN" in text
     assert "NaN" in text
     assert "What is wrong" not in text
 
