@@ -60,6 +60,12 @@ def explain_and_show(speech: Speech, name: str) -> None:
     speech.result("stays:")
     for line in found.stays:
         speech.result(f"  {line.name}: {line.why}")
+    if found.towers:
+        speech.result()
+        speech.result("stays too, unless --part asks for it; explained by its own name:")
+    for tower in found.towers:
+        own = f"`{tower.name}`, {tower.layout} rows" if tower.name else f"as `{tower.key}` says"
+        speech.result(f"  {tower.part}: {own}")
     if found.sizes:
         speech.result()
         speech.result("sizes, from config.json:")

@@ -13,6 +13,7 @@ from ropeconv.words.dtypes import DType
 from ropeconv.words.errors import BrokenFile, HostileFile, NotACheckpoint, SourceError
 from ropeconv.words.layout import RopeLayout
 from ropeconv.words.model import Claims, Format
+from ropeconv.words.parts import Part
 
 MAX_CONFIG_NBYTES = 64 * 10**6  # the largest index in use (DeepSeek-V3, 160 shards) has 9 MB
 
@@ -77,8 +78,8 @@ class Checkpoint:
         weights: names of the files that hold tensors.
         side_files: indices into files: tokenizer and other files to copy verbatim.
         left_out: names in the folder that are neither weights nor copied, with the reason.
-        layout: the row layout that the format's conventions, or a stamp, declare; None if only the
-            family can tell.
+        stamp: the layout of the text's rows, as an earlier conversion recorded it.
+        tower_stamps: those of towers.
     """
 
     root: Path
@@ -92,6 +93,7 @@ class Checkpoint:
     left_out: tuple[tuple[str, str], ...]
     stamp: RopeLayout | None
     carried: Carried
+    tower_stamps: tuple[tuple[Part, RopeLayout], ...] = ()
 
     def path(self, file: int) -> Path:
         """Where a file lies."""

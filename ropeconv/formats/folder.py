@@ -12,6 +12,7 @@ from ropeconv.formats.safetensors import MAX_AXES, MAX_SIZE
 from ropeconv.words.dtypes import DType
 from ropeconv.words.errors import BrokenFile, IncompleteSource, Unsupported
 from ropeconv.words.layout import LAYOUTS, RopeLayout
+from ropeconv.words.parts import Part
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -60,6 +61,11 @@ def _leaves(root: Path, name: str) -> bool:
     if root.resolve().parent.name == "snapshots":
         homes.append(root.resolve().parent.parent / "blobs")
     return not any(path.is_relative_to(home) for home in homes)
+
+
+def stamp_key(part: Part) -> str:
+    """The key of a part's stamp: a tower has one of its own."""
+    return STAMP_KEY if part is Part.TEXT else f"{STAMP_KEY}.{part.value}"
 
 
 def read_stamp(found: str | None, origin: str) -> RopeLayout | None:

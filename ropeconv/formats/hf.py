@@ -17,12 +17,14 @@ from ropeconv.formats.checkpoint import (
     read_text,
 )
 from ropeconv.formats.fields import Fields
-from ropeconv.formats.folder import STAMP_KEY, read_carried, read_stamp, sort_side_files
+from ropeconv.formats.folder import read_carried, read_stamp, sort_side_files, stamp_key
 from ropeconv.formats.rope_fields import read_rope, write_rope
 from ropeconv.formats.safetensors import read_header
 from ropeconv.words.errors import BrokenFile, Contradiction, IncompleteSource, NotACheckpoint
 from ropeconv.words.frequencies import RopeSettings
+from ropeconv.words.layout import RopeLayout
 from ropeconv.words.model import Claims, Format, Model, TokenIds
+from ropeconv.words.parts import Part
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -56,17 +58,12 @@ def discover(root: Path) -> Checkpoint:
     weights = sorted(set(weight_map.values())) if weight_map else _unindexed(root, names)
     files = [look_at(root, name) for name in weights]
     tensors: list[StoredTensor] = []
-    stamps: dict[str, str] = {}
+    metadata: list[tuple[str, str]] = []
     for number, file in enumerate(files):
         header = read_header(root, file.name, number)
         tensors += header.tensors
-        stamps.update({value: file.name for key, value in header.metadata if key == STAMP_KEY})
+        metadata += header.metadata
     _check_index(root, weight_map, weights, tensors)
-    if len(stamps) > 1:
-        raise Contradiction(
-            what=f"the shards of `{root}` are stamped with different layouts: {sorted(stamps)}",
-            fix="shards of two conversions were mixed; start from one of them",
-        )
     side, left_out = sort_side_files(
         root, [name for name in names if name not in {*weights, INDEX}]
     )
@@ -81,9 +78,24 @@ def discover(root: Path) -> Checkpoint:
         num_ranks=1,
         side_files=tuple(range(len(files), len(files) + len(side))),
         left_out=tuple(left_out),
-        stamp=read_stamp(next(iter(stamps), None), str(root)),
+        stamp=_stamp(metadata, Part.TEXT, root),
         carried=read_carried(root),
+        tower_stamps=tuple(
+            (part, stamp)
+            for part in Part
+            if part is not Part.TEXT and (stamp := _stamp(metadata, part, root)) is not None
+        ),
     )
+
+
+def _stamp(metadata: Iterable[tuple[str, str]], part: Part, root: Path) -> RopeLayout | None:
+    found = {value for key, value in metadata if key == stamp_key(part)}
+    if len(found) > 1:
+        raise Contradiction(
+            what=f"the shards of `{root}` are stamped with different layouts: {sorted(found)}",
+            fix="shards of two conversions were mixed; start from one of them",
+        )
+    return read_stamp(next(iter(found), None), str(root))
 
 
 def _weight_map(root: Path, names: list[str]) -> dict[str, str]:

@@ -178,20 +178,19 @@ def new_safetensors(tensors: Sequence[NewTensor], metadata: Mapping[str, str]) -
     )
 
 
-def restamped_header(header: Header, data_start: int, key: str, value: str) -> bytes:
-    """A file's first bytes with one entry of its metadata set, and its tensors as they were.
+def restamped_header(header: Header, data_start: int, stamps: Mapping[str, str]) -> bytes:
+    """A file's first bytes with entries of its metadata set, and its tensors as they were.
 
     Args:
         header: as it was read.
         data_start: where the data begins in the file as it is.
-        key: of the metadata.
-        value: what to set it to.
+        stamps: the entries to set.
 
     Returns:
         Bytes that end where the data begins: at data_start if they fit, else whole pages later, so
         that data keeps its place within a page.
     """
-    entries: dict[str, object] = {"__metadata__": dict(header.metadata) | {key: value}}
+    entries: dict[str, object] = {"__metadata__": dict(header.metadata) | dict(stamps)}
     for tensor in header.tensors:
         begin = tensor.offset - data_start
         entries[tensor.name] = {

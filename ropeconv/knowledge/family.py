@@ -24,6 +24,7 @@ from functools import cached_property, lru_cache
 from ropeconv.words.errors import RowsError
 from ropeconv.words.layout import Keep, Repeat, Rope, RopeLayout, Rows
 from ropeconv.words.model import Geometry
+from ropeconv.words.parts import Part
 
 
 class Split(Enum):
@@ -87,6 +88,7 @@ class Family:
         needs: formulas that must be true of the config, each with the reason to refuse it if not.
         switch: the config's key that tells the runtime of interleaved rows; empty if there is none.
         inner: the config's key under which a model of vision and language has its language model.
+        towers: its other parts.
     """
 
     name: str
@@ -101,6 +103,7 @@ class Family:
     needs: tuple[tuple[str, str], ...] = ()
     switch: str = ""
     inner: str = ""
+    towers: tuple[Tower, ...] = ()
 
     @property
     def has_every_shape(self) -> bool:
@@ -162,6 +165,24 @@ def _pattern(template: str, bases: tuple[str, ...]) -> re.Pattern[str]:
 
 def _one_of(match: re.Match[str]) -> str:
     return f"(?:{match[1].replace(',', '|')})"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tower:
+    """A part beside the language model, for images or sound.
+
+    Attributes:
+        key: of the config, under which the tower's own config lies.
+        bases: how its tensors begin, in the whole model.
+        family: its table; None if no row of it is known to rotate.
+        why: the reason, where there is no table.
+    """
+
+    part: Part
+    key: str
+    bases: tuple[str, ...]
+    family: Family | None = None
+    why: str = ""
 
 
 def sizes_of(geometry: Geometry) -> dict[str, int]:

@@ -12,13 +12,14 @@ from ropeconv.knowledge.families.fused import FUSED, REMOTE
 from ropeconv.knowledge.families.latent import LATENT
 from ropeconv.knowledge.families.llama import LLAMA, MISTRAL
 from ropeconv.knowledge.families.refused import REFUSED
+from ropeconv.knowledge.families.towers import TOWERS
 from ropeconv.knowledge.families.varied import VARIED
 from ropeconv.knowledge.family import Family
 from ropeconv.words.errors import BrokenFile, Unsupported
 
 FAMILIES = {
     family.name: family
-    for family in (LLAMA, MISTRAL, *DENSE, *FUSED, *LATENT, *VARIED, *REMOTE, *COMPOSITE)
+    for family in (LLAMA, MISTRAL, *DENSE, *FUSED, *LATENT, *VARIED, *REMOTE, *COMPOSITE, *TOWERS)
 }
 REMOTE_CODE = frozenset(family.name for family in REMOTE)  # transformers has no code to measure
 
@@ -63,4 +64,4 @@ def family_of(config: Mapping[str, Any], origin: str) -> Family:
             what=f"`{origin}` does not say the model type of its language model",
             why=f"expected `{family.inner}` with a `model_type`",
         )
-    return joined(family, find_family(name, f"{origin}: {family.inner}"))
+    return joined(family, find_family(name, f"{origin}: {family.inner}"), config)

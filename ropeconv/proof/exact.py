@@ -56,7 +56,8 @@ def pair(source: Inventory, target: Inventory) -> Pairing:
             findings.append(Finding(tensor=name, text=text))
         else:
             places = (*theirs.pieces, *theirs.copies)
-            move = make_move(ours, source.layout, target.layout, places)
+            ends = source.layout_in(ours.part), target.layout_in(theirs.part)
+            move = make_move(ours, *ends, places)
             moves.append(replace(move, name=name))  # a tied output's is that of the embedding
             tensors.append(theirs)
     return Pairing(moves=tuple(moves), tensors=tuple(tensors), findings=tuple(findings))

@@ -25,6 +25,8 @@ from ropeconv.proof.jacobian import (
     without,
 )
 from ropeconv.proof.tiny_models import tiny_config, tiny_model
+from ropeconv.proof.tiny_towers import KINDS
+from ropeconv.proof.tower_probe import probe_tower
 
 
 def probe(model_type: str, **changed: Any) -> ProbeReport:  # noqa: ANN401 - values of a config
@@ -32,13 +34,15 @@ def probe(model_type: str, **changed: Any) -> ProbeReport:  # noqa: ANN401 - val
 
     Args:
         model_type: as in config.json.
-        changed: further keys of the tiny config.
+        changed: further keys of the tiny config, of a model of text.
 
     Raises:
         Unsupported: transformers has no such type.
     """
     import torch  # noqa: PLC0415 - torch only when needed
 
+    if model_type in KINDS:
+        return probe_tower(model_type)
     config = tiny_config(model_type, **changed)
     model = tiny_model(config, register())
     family = FAMILIES.get(model_type)
@@ -55,7 +59,7 @@ def probe(model_type: str, **changed: Any) -> ProbeReport:  # noqa: ANN401 - val
         for name, module, rows in projections:
             units = torch.zeros(batch, rows)
             units[starts[name] : starts[name] + rows] = torch.eye(rows)
-            hooks.enter_context(replaced(module, units))
+            hooks.enter_context(replaced(module, units[:, None]))
         for module in norms_of(model, family):
             hooks.enter_context(without(module))
         seen = hooks.enter_context(recording(model))

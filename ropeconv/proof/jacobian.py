@@ -125,6 +125,8 @@ def _attention(
     for listener in _listeners:
         listener(module, query, key)
     eager = sys.modules[type(module).__module__].eager_attention_forward
+    if choices.get("scaling", 1) is None:  # Llama 4's tower leaves it to its own eager attention
+        choices["scaling"] = query.shape[-1] ** -0.5
     return eager(module, query, key, value, attention_mask, **choices)
 
 
@@ -202,8 +204,10 @@ def norms_of(model: Any, family: Family | None) -> list[nn.Module]:  # noqa: ANN
 
 @contextmanager
 def replaced(module: nn.Module, output: Tensor) -> Iterator[None]:
+    """The module's output is this one, for every token, while the block runs."""
+
     def replace(_module: object, _inputs: object, found: Tensor) -> Tensor:
-        return output.to(found.dtype)[:, None].expand(-1, found.shape[1], -1)
+        return output.to(found.dtype).expand(found.shape)
 
     handle = module.register_forward_hook(replace)
     try:

@@ -19,6 +19,7 @@ from ropeconv.proof.detect import LayoutEvidence, detect_layout
 from ropeconv.proof.floats import FLOATS, to_array
 from ropeconv.thinking.inventory import Inventory, WholeTensor, take_stock
 from ropeconv.words.layout import Keep, Repeat, Rope, num_rows
+from ropeconv.words.parts import Part
 
 if TYPE_CHECKING:
     import numpy as np
@@ -40,7 +41,8 @@ def look(root: Path) -> LayoutEvidence:
     pairs = [
         (q, k)
         for q in inventory.tensors
-        if q.name.endswith(".q_proj.weight")
+        if q.part is Part.TEXT
+        and q.name.endswith(".q_proj.weight")
         and (k := inventory.find(q.name.replace(".q_proj.", ".k_proj."))) is not None
         and _span(q) is not None
         and _span(q) == _span(k)

@@ -28,6 +28,7 @@ from ropeconv.words.layout import (
     row_order,
 )
 from ropeconv.words.model import Geometry
+from ropeconv.words.parts import Part
 
 DIGEST_NBYTES = 16
 CHUNK_NBYTES = 1 << 22
@@ -235,12 +236,17 @@ def _moved_rows(right: Sequence[bytes], after: Sequence[bytes], head_dim: int) -
 
 
 def _right_order(sides: Sides, tensor: WholeTensor) -> Order:
-    return row_order(tensor.rows, sides.source.layout, sides.target.layout)
+    return row_order(tensor.rows, *_layouts(sides, tensor))
+
+
+def _layouts(sides: Sides, tensor: WholeTensor) -> tuple[RopeLayout, RopeLayout]:
+    """Those of the tensor's part on the two sides."""
+    return sides.source.layout_in(tensor.part), sides.target.layout_in(tensor.part)
 
 
 def _row_hypotheses(sides: Sides, tensor: WholeTensor) -> Iterator[tuple[str, Order]]:
     """Wrong orders of a tensor's rows, the most frequent mistakes first."""
-    before, after = sides.source.layout, sides.target.layout
+    before, after = _layouts(sides, tensor)
     unmoved = range(tensor.num_rows)
     right = _right_order(sides, tensor)
     rotary = _has_rope(tensor.rows)
@@ -255,7 +261,8 @@ def _row_hypotheses(sides: Sides, tensor: WholeTensor) -> Iterator[tuple[str, Or
     if rotary and before == after:
         for other in (row_order(tensor.rows, *ends) for ends in _other_layouts(before)):
             yield "reordered, though both sides have the same layout", other
-    yield from _wrong_heads(sides, tensor, before, after)
+    if tensor.part is Part.TEXT:  # the heads of towers have another geometry
+        yield from _wrong_heads(sides, tensor, before, after)
 
 
 def _other_layouts(layout: RopeLayout) -> Iterator[tuple[RopeLayout, RopeLayout]]:
@@ -302,7 +309,7 @@ def _exchange(one: int, other: int, size: int, count: int) -> Order:
 def _column_hypotheses(sides: Sides, tensor: WholeTensor) -> Iterator[tuple[str, Order]]:
     columns = tensor.shape[1]
     geometry = sides.geometry
-    before, after = sides.source.layout, sides.target.layout
+    before, after = _layouts(sides, tensor)
     if columns == geometry.num_heads * geometry.head_dim and before != after:
         rows = (Repeat(geometry.num_heads, Rope(geometry.head_dim)),)
         yield "its columns were reordered, which belong to values", row_order(rows, before, after)

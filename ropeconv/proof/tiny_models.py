@@ -6,6 +6,7 @@ columns. Where a type cannot be that odd, its entry below says how near it comes
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib import import_module
 from typing import Any
 
@@ -188,6 +189,15 @@ def tiny_config(model_type: str, **changed: Any) -> Any:  # noqa: ANN401 - trans
     Raises:
         Unsupported: the installed transformers has no such model type.
     """
+    return made_config(model_type, SIZES, {**SPECIAL.get(model_type, {}), **changed})
+
+
+def made_config(model_type: str, sizes: Mapping[str, Any], changed: Mapping[str, Any]) -> Any:  # noqa: ANN401
+    """A config of that type, with those of the sizes that it knows, and all that is changed.
+
+    Raises:
+        Unsupported: the installed transformers has no such model type.
+    """
     from transformers import CONFIG_MAPPING  # noqa: PLC0415 - optional and slow to import
 
     if model_type not in CONFIG_MAPPING:
@@ -198,8 +208,7 @@ def tiny_config(model_type: str, **changed: Any) -> Any:  # noqa: ANN401 - trans
     kind = CONFIG_MAPPING[model_type]
     plain = kind()
     known = {*vars(plain), *getattr(plain, "attribute_map", {})}
-    chosen = {key: value for key, value in SIZES.items() if key in known or hasattr(plain, key)}
-    chosen |= SPECIAL.get(model_type, {})
+    chosen = {key: value for key, value in sizes.items() if key in known or hasattr(plain, key)}
     chosen |= changed
     return kind(**{key: value for key, value in chosen.items() if value is not LEFT_OUT})
 

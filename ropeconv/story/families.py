@@ -7,6 +7,7 @@ from difflib import get_close_matches
 
 from ropeconv.knowledge.families.composite import COMPOSITE
 from ropeconv.knowledge.families.refused import REFUSED
+from ropeconv.knowledge.families.towers import BY_TYPE
 from ropeconv.knowledge.family import Family
 from ropeconv.knowledge.registry import FAMILIES, REMOTE_CODE
 from ropeconv.thinking.family_model import runtimes
@@ -40,6 +41,22 @@ class TensorLine:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TowerLine:
+    """A part of a composite model beside its language model.
+
+    Attributes:
+        name: its model type; empty if the config says it.
+        key: of the config, under which its own config lies.
+        layout: of its rows, empty if its model type is not known here.
+    """
+
+    part: str
+    name: str
+    key: str
+    layout: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Explanation:
     """Everything that is known of one model type.
 
@@ -59,6 +76,7 @@ class Explanation:
     sizes: tuple[tuple[str, str], ...]
     needs: tuple[tuple[str, str], ...]
     runtime: str
+    towers: tuple[TowerLine, ...] = ()
 
 
 def list_families() -> tuple[FamilyLine, ...]:
@@ -125,6 +143,15 @@ def explain(name: str) -> Explanation:
         sizes=family.sizes,
         needs=family.needs,
         runtime=_runtime(family),
+        towers=tuple(
+            TowerLine(
+                part=tower.part.value,
+                name=tower.family.name if tower.family else "",
+                key=tower.key,
+                layout=tower.family.layout.name if tower.family else "",
+            )
+            for tower in family.towers
+        ),
     )
 
 
@@ -143,7 +170,7 @@ def _line(family: Family) -> FamilyLine:
 
 def _runtime(family: Family) -> str:
     if family.inner:
-        return f"its language model is the model type in `{family.inner}`; towers stay as they are"
+        return f"its language model is the model type in `{family.inner}`"
     other = HALF_SPLIT if family.layout == INTERLEAVED else INTERLEAVED
     if family.switch:
         return f"transformers rotates by `{family.switch}` in config.json, which is set"
@@ -156,6 +183,13 @@ def as_markdown() -> str:
         f"| `{line.name}` | {line.title} | {line.layout or 'as its language model'} |"
         f" {_forms(FAMILIES[line.name])} | {line.other} |"
         for line in list_families()
+        if line.name not in BY_TYPE
+    ]
+    towers = [
+        f"| `{line.name}` | {line.title} | {line.layout} | {_forms(FAMILIES[line.name])} |"
+        f" {_users(line.name)} |"
+        for line in list_families()
+        if line.name in BY_TYPE
     ]
     refused = [f"| `{name}` | {why} |" for name, why in list_refused()]
     return "\n".join(
@@ -166,6 +200,12 @@ def as_markdown() -> str:
             "|---|---|---|---|---|",
             *rows,
             "",
+            *_TOWERS.strip().splitlines(),
+            "",
+            "| model type | title | layout | rotary rows | the tower of |",
+            "|---|---|---|---|---|",
+            *towers,
+            "",
             "## Known and refused",
             "",
             "| model type | why |",
@@ -174,6 +214,16 @@ def as_markdown() -> str:
             "",
         ]
     )
+
+
+def _users(name: str) -> str:
+    """The composite models that have this tower and no other."""
+    found = [
+        f"`{family.name}`"
+        for family in COMPOSITE
+        if any(tower.family is not None and tower.family.name == name for tower in family.towers)
+    ]
+    return ", ".join(found)
 
 
 def _forms(family: Family) -> str:
@@ -190,8 +240,8 @@ work for the model types below. `ropeconv families NAME` explains each tensor of
 
 Every row but three kinds is measured in the tests: the Jacobian of the model's own rotation, inside
 its own attention, gives pairs, span and layers. The three are models whose code comes with the
-checkpoint (read, not measured), models of vision and language (their language model is a row of its
-own), and indexers of sparse attention (tested by running the model).
+checkpoint (read, not measured), models of vision and language (their language model and their tower
+are rows of their own), and indexers of sparse attention (tested by running the model).
 
 The layout is that of the files in Hugging Face's format. Rows are in the notation of the tables:
 `Keep(n)` stays, `Rope(r)` is one rotary span, `Repeat(times, ...)` repeats; letters are sizes from
@@ -201,4 +251,19 @@ Where a runtime has no switch, moving rows makes files for another runtime, and 
 The indexers of DeepSeek V3.2 and A.X K2 have a layout of their own, which stays.
 
 ## Supported
+"""
+
+_TOWERS = """\
+## Towers
+
+Conversions of a model of vision or sound and language move the rows of its language model. Its
+tower stays byte for byte: the runtime's code for pictures and sounds does not change with that for
+text. `--part vision` or `--part audio` moves the tower instead, `--part text --part vision` both:
+for code that rotates the tower in the other layout, as Mistral's own does for Pixtral, whose files
+have interleaved rows in both parts where transformers' have half-split ones.
+
+A picture has two axes: some pairs of a head turn by a patch's row, the others by its column. Which
+pair turns by which is the same in either layout, so the whole head is one span; only Gemma 4
+rotates each half of the head by itself. LLaVA and its relatives have the tower that their
+`vision_config` says; CLIP, SigLIP and their like have learned positions and nothing to move.
 """

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from threading import Event
 
 from ropeconv.formats import hf
 from ropeconv.formats.checkpoint import Checkpoint, read_text
-from ropeconv.formats.folder import MANIFEST, STAMP_KEY, UNFINISHED
+from ropeconv.formats.folder import MANIFEST, UNFINISHED, stamp_key
 from ropeconv.formats.safetensors import Header, read_header, restamped_header
 from ropeconv.knowledge.described import read_description
 from ropeconv.knowledge.family import Family
@@ -31,6 +32,7 @@ from ropeconv.thinking.relayout import plan_relayout
 from ropeconv.words.errors import Unsupported
 from ropeconv.words.events import Listener, nobody
 from ropeconv.words.layout import RopeLayout
+from ropeconv.words.parts import Part
 
 
 def described_family(path: Path) -> Family:
@@ -42,14 +44,19 @@ def described_family(path: Path) -> Family:
     return read_description(read_text(path), str(path))
 
 
-def plan_new_layout(source: Path, layout: RopeLayout, described: Family | None = None) -> Plan:
+def plan_new_layout(
+    source: Path,
+    layout: RopeLayout,
+    described: Family | None = None,
+    parts: Sequence[Part] = (Part.TEXT,),
+) -> Plan:
     """Discover the source, examine what the plan depends on, and decide everything.
 
     Raises:
         AlreadyConverted: the rows are in that layout already.
     """
     checkpoint = hf.discover(source)
-    inventory = take_stock(checkpoint, trust_stamp=True, described=described)
+    inventory = take_stock(checkpoint, trust_stamp=True, described=described, parts=parts)
     known = inventory.family.has_every_shape
     if known:
         evidence = examine(inventory, allow_drift=False)
@@ -63,6 +70,7 @@ def plan_new_layout(source: Path, layout: RopeLayout, described: Family | None =
         inventory,
         model,
         layout,
+        parts=parts,
         headers=headers,
         index=read_text(index) if index.exists() else "",
         notes=[*inventory.notes, *evidence.notes, *inferred, *left_out(inventory)],
@@ -84,6 +92,7 @@ def relayout(
     effort: Effort | None = None,
     handling: Handling | None = None,
     described: Family | None = None,
+    parts: Sequence[Part] = (Part.TEXT,),
     look: bool = False,
     dry_run: bool = False,
     listen: Listener = nobody,
@@ -100,6 +109,7 @@ def relayout(
         effort: see `convert`.
         handling: see `convert`.
         described: the table of a model type that ropeconv has none for.
+        parts: of the model, whose rows move; towers stay unless they are among them.
         look: see `convert`.
         dry_run: plan and check only.
         listen: hears of progress.
@@ -110,14 +120,14 @@ def relayout(
     """
     handling = handling or Handling()
     check_target(target, source, overwrite=handling.overwrite)
-    plan = plan_new_layout(source, layout, described)
+    plan = plan_new_layout(source, layout, described, parts)
     effort = settle(plan, effort or Effort(jobs=default_jobs()))
     return carry_out(
         plan,
         target,
         effort,
         handling=handling,
-        look=look,
+        look=look and Part.TEXT in parts,
         dry_run=dry_run,
         listen=listen,
         stop=stop,
@@ -130,6 +140,7 @@ def relayout_in_place(
     *,
     block_nbytes: int = BLOCK_NBYTES,
     described: Family | None = None,
+    parts: Sequence[Part] = (Part.TEXT,),
     look: bool = False,
     dry_run: bool = False,
     listen: Listener = nobody,
@@ -145,6 +156,7 @@ def relayout_in_place(
         layout: of the rows afterwards.
         block_nbytes: bytes that are moved at once, where rows allow it.
         described: the table of a model type that ropeconv has none for; to go on takes the same.
+        parts: see `relayout`.
         look: refuse weights that firmly contradict their declared layout, before the first write.
         dry_run: plan and check only.
         listen: hears of progress.
@@ -157,27 +169,28 @@ def relayout_in_place(
     root = root.resolve()
     staging = Staging(root)
     if dry_run:
-        plan = plan_new_layout(root, layout, described)
+        plan = plan_new_layout(root, layout, described, parts)
         _check_config_stays(plan)
         check_in_place(plan)
         return _report(plan, block_nbytes, done=False)
     with staging:
         work = InPlace(root, staging.folder)
-        key = _key_in_place(layout, block_nbytes, described)
+        key = _key_in_place(layout, block_nbytes, described, parts)
         if not work.resume(key):
-            fresh = plan_new_layout(root, layout, described)
+            fresh = plan_new_layout(root, layout, described, parts)
             _check_config_stays(fresh)
             check_in_place(fresh)
-            with looking_at(root, fresh.model.geometry, wanted=look) as looking:
+            wanted = look and Part.TEXT in parts
+            with looking_at(root, fresh.model.geometry, wanted=wanted) as looking:
                 if looking is not None:
                     check_declared(root, fresh.source_layout.name, looking.result())
-        plan = plan_new_layout(root, layout, described)
+        plan = plan_new_layout(root, layout, described, parts)
         report = _report(plan, block_nbytes, done=True)
         check_needs(report.needs, staging.folder)
         headers = _headers(plan.source)
         starts = [len(file.fixed[0].data) for file in plan.files if file.fixed]
         unfinished = [
-            restamped_header(header, start, STAMP_KEY, UNFINISHED)
+            restamped_header(header, start, dict.fromkeys(map(stamp_key, parts), UNFINISHED))
             for header, start in zip(headers, starts, strict=True)
         ]
         work.begin(key, plan, unfinished)
@@ -186,9 +199,11 @@ def relayout_in_place(
     return report
 
 
-def _key_in_place(layout: RopeLayout, block_nbytes: int, described: Family | None) -> str:
+def _key_in_place(
+    layout: RopeLayout, block_nbytes: int, described: Family | None, parts: Sequence[Part]
+) -> str:
     """Names the work of a run; it depends on nothing that the run changes."""
-    key = f"{layout.name} {block_nbytes}"
+    key = f"{layout.name} {block_nbytes} {' '.join(part.value for part in parts)}"
     if described is None:
         return key
     return f"{key} {hashlib.sha256(repr(described).encode()).hexdigest()}"

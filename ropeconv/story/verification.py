@@ -27,10 +27,12 @@ from ropeconv.thinking.inventory import Inventory, take_stock
 from ropeconv.words.errors import Unsupported, UsageError
 from ropeconv.words.events import Listener, nobody
 from ropeconv.words.model import Model
+from ropeconv.words.parts import Part
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
+    from ropeconv.formats.checkpoint import Checkpoint
     from ropeconv.kernels.selfcheck import KernelReport
 
 
@@ -87,7 +89,10 @@ def verify(
         RopeconvError: one of the two cannot be read or understood.
     """
     effort = effort or Effort(jobs=default_jobs())
-    ours, theirs = (_know(path, said or Said()) for path in (source, target))
+    both = [discover(path) for path in (source, target)]
+    # a tower that moved is stamped on one side only: the other must know its rows too
+    towers = {part for checkpoint in both for part, _ in checkpoint.tower_stamps}
+    ours, theirs = (_know(checkpoint, said or Said(), towers) for checkpoint in both)
     exact = check_exact(ours.inventory, theirs.inventory, effort, listen)
     stated = theirs.inventory.checkpoint.claims.dtype
     config = check_configs(ours.model, theirs.model, stated_dtype=stated)
@@ -159,8 +164,8 @@ def check_this_machine() -> KernelReport:
     return check_kernel()
 
 
-def _know(path: Path, said: Said) -> _Known:
-    inventory = take_stock(discover(path), trust_stamp=True)
+def _know(checkpoint: Checkpoint, said: Said, towers: Iterable[Part]) -> _Known:
+    inventory = take_stock(checkpoint, trust_stamp=True, parts=towers)
     if not inventory.family.has_every_shape:
         model, _ = state_family(inventory)
         return _Known(inventory=inventory, model=model)

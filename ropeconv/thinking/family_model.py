@@ -15,6 +15,7 @@ from ropeconv.words.errors import Refused, SourceError
 from ropeconv.words.frequencies import Default, RopeSettings
 from ropeconv.words.layout import HALF_SPLIT, INTERLEAVED, RopeLayout
 from ropeconv.words.model import Model, Note, TokenIds
+from ropeconv.words.parts import Part
 
 
 def state_family(inventory: Inventory) -> tuple[Model, tuple[Note, ...]]:
@@ -45,10 +46,13 @@ def state_family(inventory: Inventory) -> tuple[Model, tuple[Note, ...]]:
 
 
 def for_runtime(plan: Plan, family: Family, layout: RopeLayout) -> Plan:
-    """The plan with the config's switch set, and a note on who can run these rows."""
-    if not family.switch:
-        note = Note(kind="runtime", text=runtimes(family, layout))
-        return replace(plan, notes=(*plan.notes, note))
+    """The plan with the config's switch set, and notes on who can run these rows."""
+    tables = [tower.family for tower in family.towers if tower.part in plan.parts and tower.family]
+    moved = [family] if Part.TEXT in plan.parts and not family.switch else []
+    notes = tuple(Note(kind="runtime", text=runtimes(one, layout)) for one in (*moved, *tables))
+    plan = replace(plan, notes=(*plan.notes, *notes))
+    if not family.switch or Part.TEXT not in plan.parts:
+        return plan
     value = "true" if layout == INTERLEAVED else "false"
     files = tuple(
         SmallFile(name=file.name, text=switched(file.text, family.switch, value))

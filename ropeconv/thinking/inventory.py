@@ -7,7 +7,7 @@ names (Hugging Face's), and pieces that say which rows and columns of them lie w
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ropeconv.formats.checkpoint import Checkpoint, StoredTensor, parse_object
@@ -19,12 +19,14 @@ from ropeconv.thinking.treatment import (
     declared_layout,
     left_aside,
     said_of,
+    towers_of,
     treat,
 )
 from ropeconv.words.dtypes import DType
 from ropeconv.words.errors import Contradiction, IncompleteSource, Unsupported
 from ropeconv.words.layout import INTERLEAVED, RopeLayout, Rows, num_rows
 from ropeconv.words.model import Format, Geometry, Note
+from ropeconv.words.parts import Part
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +68,7 @@ class WholeTensor:
     rows: tuple[Rows, ...]
     pieces: tuple[Piece, ...]
     copies: tuple[Piece, ...] = ()
+    part: Part = Part.TEXT
 
     @property
     def num_rows(self) -> int:
@@ -88,6 +91,8 @@ class Inventory:
     """A checkpoint, understood: every stored tensor belongs to a whole one or is dropped by name.
 
     Attributes:
+        layout: of the text's rotary rows.
+        towers: layouts of other parts, of those whose rows are known here.
         embedding_split: how ranks divide the embedding: "rows", "columns", or "" for a single rank.
     """
 
@@ -99,6 +104,11 @@ class Inventory:
     dropped: tuple[StoredTensor, ...]
     notes: tuple[Note, ...]
     embedding_split: str
+    towers: tuple[tuple[Part, RopeLayout], ...] = ()
+
+    def layout_in(self, part: Part) -> RopeLayout:
+        """The layout of a part's rotary rows; the text's where a part has none."""
+        return dict(self.towers).get(part, self.layout)
 
     def find(self, name: str) -> WholeTensor | None:
         """A tensor by its canonical name."""
@@ -106,7 +116,11 @@ class Inventory:
 
 
 def take_stock(
-    checkpoint: Checkpoint, *, trust_stamp: bool = False, described: Family | None = None
+    checkpoint: Checkpoint,
+    *,
+    trust_stamp: bool = False,
+    described: Family | None = None,
+    parts: Iterable[Part] = (Part.TEXT,),
 ) -> Inventory:
     """Account for every stored tensor, and join ranks.
 
@@ -115,18 +129,21 @@ def take_stock(
         trust_stamp: take a stamped layout for true although the format has another by convention:
             such a checkpoint is what a conversion within one format makes.
         described: the table of a model type that ropeconv has none for, as its user describes it.
+        parts: those whose rows must be known; towers that are stamped always are.
 
     Raises:
         Unsupported: a tensor or family that no table knows.
         IncompleteSource: a layer, tensor or rank is missing.
         Contradiction: shapes that do not fit each other or the config.
     """
+    wanted = {*parts, *dict(checkpoint.tower_stamps)}
     if described is not None:
         check_description(described, checkpoint)
-        return _by_treatment(checkpoint, trust_stamp=trust_stamp, described=described)
+        return _by_treatment(checkpoint, wanted, trust_stamp=trust_stamp, described=described)
     family = find_family(checkpoint.claims.family, checkpoint.claims.origin)
     if checkpoint.format is Format.HF and not family.has_every_shape:
-        return _by_treatment(checkpoint, trust_stamp=trust_stamp, described=None)
+        return _by_treatment(checkpoint, wanted, trust_stamp=trust_stamp, described=None)
+    towers_of(family, wanted, str(checkpoint.root))
     groups, dropped = _group(checkpoint, family)
     geometry, notes = find_geometry(checkpoint, groups, family)
     sizes = sizes_of(geometry)
@@ -152,12 +169,13 @@ def take_stock(
 
 
 def _by_treatment(
-    checkpoint: Checkpoint, *, trust_stamp: bool, described: Family | None
+    checkpoint: Checkpoint, parts: set[Part], *, trust_stamp: bool, described: Family | None
 ) -> Inventory:
     """A family whose table says which rows move: each tensor is one piece, as it is stored."""
     config = parse_object(checkpoint.config, checkpoint.claims.origin)
     family = described or family_of(config, checkpoint.claims.origin)
-    geometry, treated = treat(checkpoint, family)
+    towers = towers_of(family, parts, str(checkpoint.root))
+    geometry, treated = treat(checkpoint, family, towers)
     tensors = tuple(
         WholeTensor(
             name=found.stored.name,
@@ -167,6 +185,7 @@ def _by_treatment(
             shape=found.stored.shape,
             rows=found.rows,
             pieces=(_whole(found.stored, num_rows(*found.rows)),),
+            part=found.part,
         )
         for found in treated
     )
@@ -178,6 +197,7 @@ def _by_treatment(
             why="a conversion that moves rows only leaves its stamp",
             fix=f"convert it back to {declared} rows first",
         )
+    stamps = dict(checkpoint.tower_stamps)
     return Inventory(
         checkpoint=checkpoint,
         family=family,
@@ -185,8 +205,13 @@ def _by_treatment(
         layout=stamp if stamp is not None and trust_stamp else declared,
         tensors=tensors,
         dropped=(),
-        notes=(*left_aside(family), *(said_of(described) if described else ())),
+        notes=(*left_aside(family, towers), *(said_of(described) if described else ())),
         embedding_split="",
+        towers=tuple(
+            (tower.part, stamps.get(tower.part, tower.family.layout))
+            for tower in towers
+            if tower.family is not None
+        ),
     )
 
 

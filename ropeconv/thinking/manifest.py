@@ -39,6 +39,7 @@ def render_manifest(plan: Plan, hashes: Mapping[str, str]) -> str:
             "layout": plan.target_layout.name,
             "files": files,
         },
+        "parts": [part.value for part in plan.parts],
         "plan": plan.digest(),
         "reordered_tensors": plan.num_reordered,
         "notes": [{"kind": note.kind, "text": note.text} for note in plan.notes],

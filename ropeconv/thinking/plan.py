@@ -20,6 +20,7 @@ from ropeconv.thinking.moves import Move
 from ropeconv.version import __version__
 from ropeconv.words.layout import RopeLayout
 from ropeconv.words.model import Format, Model, Note
+from ropeconv.words.parts import Part
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +72,9 @@ class Plan:
         moves: in the order of the target's bytes.
         num_tensors: tensors of the target that come from the source; side files are none.
         num_reordered: tensors whose rows move.
+        source_layout: of the rows that move.
+        target_layout: of those rows afterwards.
+        parts: of the model, whose rows move.
         embedding_split: how the source's ranks divide the embedding, for the way back.
         kept: dropped tensors that the manifest keeps by value.
     """
@@ -90,6 +94,7 @@ class Plan:
     embedding_split: str
     notes: tuple[Note, ...]
     clones: tuple[Clone, ...] = ()
+    parts: tuple[Part, ...] = (Part.TEXT,)
 
     def without_shared(self) -> Plan:
         """The plan of what is left to move when every clone has been made."""

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 
-from ropeconv.formats.checkpoint import StoredTensor
-from ropeconv.formats.folder import STAMP_KEY
+from ropeconv.formats.checkpoint import Checkpoint, StoredTensor
+from ropeconv.formats.folder import stamp_key
 from ropeconv.formats.hf import CONFIG, INDEX
 from ropeconv.formats.new_file import Fixed
 from ropeconv.formats.safetensors import PAGE_NBYTES, Header, restamped_header
@@ -21,6 +21,7 @@ from ropeconv.thinking.side_files import side_files
 from ropeconv.words.errors import AlreadyConverted
 from ropeconv.words.layout import RopeLayout
 from ropeconv.words.model import Format, Model, Note
+from ropeconv.words.parts import Part
 
 
 def plan_relayout(
@@ -28,6 +29,7 @@ def plan_relayout(
     model: Model,
     layout: RopeLayout,
     *,
+    parts: Sequence[Part],
     headers: Sequence[Header],
     index: str,
     notes: Sequence[Note],
@@ -38,6 +40,7 @@ def plan_relayout(
         inventory: the source; its layout is the one that its rows are in.
         model: what it is.
         layout: of the target.
+        parts: of the model, whose rows shall be in that layout; those of others stay.
         headers: of the weights' files, by their number in the checkpoint.
         index: text of the index; empty if there is none.
         notes: what was inferred so far.
@@ -46,13 +49,10 @@ def plan_relayout(
         AlreadyConverted: the rows are in that layout already.
     """
     checkpoint = inventory.checkpoint
-    if inventory.layout == layout:
-        said = "stamped" if checkpoint.stamp else "by convention"
-        raise AlreadyConverted(
-            what=f"`{checkpoint.root}` has {layout} rows already",
-            why=f"it is {said} {layout}",
-            fix="name the other direction, if the rows must move",
-        )
+    moving = [part for part in parts if inventory.layout_in(part) != layout]
+    if not moving:
+        raise _already(checkpoint, layout, parts)
+    stamps = {stamp_key(part): layout.name for part in parts}
     files: list[TargetFile] = []
     moves: list[Move] = []
     clones: list[Clone] = []
@@ -60,7 +60,7 @@ def plan_relayout(
     for number, header in enumerate(headers):
         found = checkpoint.files[number]
         old_start = min((tensor.offset for tensor in header.tensors), default=found.nbytes)
-        head = restamped_header(header, old_start, STAMP_KEY, layout.name)
+        head = restamped_header(header, old_start, stamps)
         shift = len(head) - old_start
         files.append(
             TargetFile(
@@ -86,7 +86,8 @@ def plan_relayout(
             if tensor is None or not stored.nbytes:
                 continue  # what the family drops is moved as it is
             target = whole_piece(tensor, file=number, offset=stored.offset + shift)
-            move = make_move(tensor, inventory.layout, layout, (target,))
+            before = inventory.layout_in(tensor.part)
+            move = make_move(tensor, before, layout if tensor.part in parts else before, (target,))
             if move.order is not None:
                 moves += _plain(stored, plain, stored.offset, shift, page)
                 moves.append(move)
@@ -99,7 +100,7 @@ def plan_relayout(
     copied, copies = side_files(checkpoint, len(files))
     return Plan(
         source=checkpoint,
-        source_layout=inventory.layout,
+        source_layout=inventory.layout_in(moving[0]),
         target_format=Format.HF,
         target_layout=layout,
         model=model,
@@ -113,6 +114,19 @@ def plan_relayout(
         embedding_split="",
         notes=tuple(notes),
         clones=tuple(clones),
+        parts=tuple(parts),
+    )
+
+
+def _already(checkpoint: Checkpoint, layout: RopeLayout, parts: Sequence[Part]) -> AlreadyConverted:
+    stamped = {part for part, _ in checkpoint.tower_stamps}
+    if checkpoint.stamp is not None:
+        stamped.add(Part.TEXT)
+    said = "stamped" if stamped & {*parts} else "by convention"
+    return AlreadyConverted(
+        what=f"`{checkpoint.root}` has {layout} rows already",
+        why=f"its {' and '.join(part.value for part in parts)} rows are {said} {layout}",
+        fix="name the other direction, if the rows must move",
     )
 
 

@@ -7,12 +7,12 @@ and every other tensor must be one that the family is known to have.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ropeconv.formats.checkpoint import Checkpoint, StoredTensor, parse_object
-from ropeconv.knowledge.family import Family, Rule, parse_rows
+from ropeconv.knowledge.family import Family, Rule, Tower, parse_rows
 from ropeconv.knowledge.formula import evaluate, solve
 from ropeconv.knowledge.registry import FAMILIES
 from ropeconv.thinking.sizes import Sizes, words_of
@@ -33,6 +33,7 @@ from ropeconv.words.layout import (
     row_order,
 )
 from ropeconv.words.model import Format, Geometry, Note
+from ropeconv.words.parts import Part
 
 SCALE = ".weight_scale_inv"
 BLOCK_ROWS = 128  # rows that share a scale in DeepSeek's FP8 files
@@ -51,10 +52,29 @@ class Treated:
     rule: Rule
     layer: int | None
     rows: tuple[Rows, ...]
+    part: Part = Part.TEXT
 
 
-def treat(checkpoint: Checkpoint, family: Family) -> tuple[Geometry, tuple[Treated, ...]]:
+@dataclass(frozen=True, kw_only=True)
+class _Table:
+    """A family with the sizes of one model, for the tensors that begin in one of some ways."""
+
+    part: Part
+    family: Family
+    names: Mapping[str, Any]
+    sizes: Sizes
+    bases: tuple[str, ...]
+
+
+def treat(
+    checkpoint: Checkpoint, family: Family, towers: Sequence[Tower] = ()
+) -> tuple[Geometry, tuple[Treated, ...]]:
     """Every tensor of a Hugging Face checkpoint, in the order of its files.
+
+    Args:
+        checkpoint: as found on disk.
+        family: the table of its text.
+        towers: those that are treated by their own tables; tensors of others stay.
 
     Raises:
         Unsupported: a tensor or a setting that the family's table does not know.
@@ -69,7 +89,18 @@ def treat(checkpoint: Checkpoint, family: Family) -> tuple[Geometry, tuple[Treat
         if not evaluate(formula, {**names, **solve(family.sizes, names)}):
             raise Unsupported(what=f"`{checkpoint.root}` cannot be reordered", why=why)
     sizes = Sizes(family, names, checkpoint.claims.origin)
-    treated = tuple(_treat(stored, family, sizes, names) for stored in checkpoint.tensors)
+    main = _Table(part=Part.TEXT, family=family, names=names, sizes=sizes, bases=("",))
+    chosen = [_table_of(tower, config, checkpoint.claims.origin) for tower in towers]
+    others = [
+        replace(main, part=tower.part, bases=tower.bases)
+        for tower in family.towers
+        if tower not in towers
+    ]
+    tables = [*chosen, *others, main]
+    treated = tuple(
+        _treat(stored, next(table for table in tables if stored.name.startswith(table.bases)))
+        for stored in checkpoint.tensors
+    )
     stray = [
         stored.name
         for stored, found in zip(checkpoint.tensors, treated, strict=True)
@@ -83,7 +114,8 @@ def treat(checkpoint: Checkpoint, family: Family) -> tuple[Geometry, tuple[Treat
             fix="check the model type; biases, norms or adapters mean another family",
         )
     known = [found for found in treated if found is not None]
-    _check_complete(checkpoint, family, known, sizes)
+    for table in (*chosen, main):
+        _check_complete(checkpoint, table, [one for one in known if one.part is table.part])
     geometry = Geometry(
         num_layers=sizes.whole["L"],
         hidden_size=sizes.whole["C"],
@@ -94,6 +126,19 @@ def treat(checkpoint: Checkpoint, family: Family) -> tuple[Geometry, tuple[Treat
         vocab_size=_integer(names.get("vocab_size")),
     )
     return geometry, tuple(known)
+
+
+def _table_of(tower: Tower, config: Mapping[str, Any], origin: str) -> _Table:
+    found = config.get(tower.key)
+    names = found if isinstance(found, dict) else {}
+    assert tower.family is not None
+    return _Table(
+        part=tower.part,
+        family=tower.family,
+        names=names,
+        sizes=Sizes(tower.family, names, f"{origin}: {tower.key}"),
+        bases=tower.bases,
+    )
 
 
 def declared_layout(
@@ -150,9 +195,9 @@ def said_of(described: Family) -> tuple[Note, ...]:
     )
 
 
-def left_aside(family: Family) -> tuple[Note, ...]:
+def left_aside(family: Family, towers: Sequence[Tower]) -> tuple[Note, ...]:
     """Groups of tensors with a layout of their own, which no conversion of the others touches."""
-    return tuple(
+    rules = tuple(
         Note(
             kind="kept",
             text=f"`{rule.name}` stays {rule.aside}: {rule.why}",
@@ -160,47 +205,75 @@ def left_aside(family: Family) -> tuple[Note, ...]:
         for rule in family.rules
         if rule.aside is not None
     )
+    return rules + tuple(
+        Note(
+            kind="kept",
+            text=f"the {tower.part.value} tower ({tower.family.title}) stays"
+            f" {tower.family.layout}, as its own code rotates it",
+        )
+        for tower in family.towers
+        if tower.family is not None and tower not in towers
+    )
+
+
+def towers_of(family: Family, parts: Iterable[Part], origin: str) -> tuple[Tower, ...]:
+    """The towers among some parts of a model, each with its table.
+
+    Raises:
+        Unsupported: there is no such tower, or no row of it is known to rotate.
+    """
+    found = []
+    for part in Part:
+        if part is Part.TEXT or part not in parts:
+            continue
+        tower = next((tower for tower in family.towers if tower.part is part), None)
+        if tower is None or tower.family is None:
+            raise Unsupported(
+                what=f"`{origin}` has no {part.value} tower whose rows could be moved",
+                why=tower.why if tower else f"{family.title} is not known to have one",
+                fix=f"leave out --part {part.value}",
+            )
+        found.append(tower)
+    return tuple(found)
 
 
 def _integer(value: object) -> int:
     return value if type(value) is int else 0
 
 
-def _treat(
-    stored: StoredTensor, family: Family, sizes: Sizes, names: Mapping[str, Any]
-) -> Treated | None:
-    matched = family.matches(stored.name)
+def _treat(stored: StoredTensor, table: _Table) -> Treated | None:
+    part = table.part
+    matched = table.family.matches(stored.name)
     for rule, layer in matched:
-        if not sizes.applies(rule, layer):
+        if not table.sizes.applies(rule, layer):
             continue
-        rows = _rows_of(stored, rule, sizes.of(layer))
+        rows = _rows_of(stored, rule, table.sizes.of(layer))
         if rule.aside is not None:
             rows = _kept(stored)
-        return Treated(stored=stored, rule=rule, layer=layer, rows=rows)
+        return Treated(stored=stored, rule=rule, layer=layer, rows=rows, part=part)
     if matched:
         rule, layer = matched[0]
         still = Rule(name=rule.name, rows="", why="this layer does not rotate")
-        return Treated(stored=stored, rule=still, layer=layer, rows=_kept(stored))
+        return Treated(stored=stored, rule=still, layer=layer, rows=_kept(stored), part=part)
     if stored.name.endswith(SCALE):
-        return _treat_scale(stored, family, sizes, names)
-    why = family.reason_to_stay(stored.name)
+        return _treat_scale(stored, table)
+    why = table.family.reason_to_stay(stored.name)
     if why is None:
         return None
     still = Rule(name=stored.name, rows="", why=why)
-    return Treated(stored=stored, rule=still, layer=None, rows=_kept(stored))
+    return Treated(stored=stored, rule=still, layer=None, rows=_kept(stored), part=part)
 
 
-def _treat_scale(
-    stored: StoredTensor, family: Family, sizes: Sizes, names: Mapping[str, Any]
-) -> Treated | None:
+def _treat_scale(stored: StoredTensor, table: _Table) -> Treated | None:
     """Scales of blocks of FP8 rows: they stay, if no row that moves leaves its block.
 
     Raises:
         Unsupported: the blocks are not of 128 rows, or rows change blocks.
     """
+    family, sizes = table.family, table.sizes
     weight = stored.name.removesuffix(SCALE) + ".weight"
     still = Rule(name=stored.name, rows="", why="rows that move stay in their block of the scale")
-    found = Treated(stored=stored, rule=still, layer=None, rows=_kept(stored))
+    found = Treated(stored=stored, rule=still, layer=None, rows=_kept(stored), part=table.part)
     applying = [
         (rule, layer)
         for rule, layer in family.matches(weight)
@@ -212,7 +285,7 @@ def _treat_scale(
     rule, layer = applying[0]
     rows = parse_rows(rule.rows, sizes.of(layer))
     order = row_order(rows, INTERLEAVED, HALF_SPLIT)
-    block = evaluate("quantization_config.weight_block_size", names)
+    block = evaluate("quantization_config.weight_block_size", table.names)
     blocks = -(-len(order) // BLOCK_ROWS)
     if block != [BLOCK_ROWS, BLOCK_ROWS] or stored.shape[:1] != (blocks,):
         raise Unsupported(
@@ -260,13 +333,9 @@ def _said(rows: str, sizes: Mapping[str, int]) -> str:
     return ", ".join(f"{letter} = {size}" for letter, size in sizes.items() if letter in used)
 
 
-def _check_complete(
-    checkpoint: Checkpoint,
-    family: Family,
-    treated: Sequence[Treated],
-    sizes: Sizes,
-) -> None:
+def _check_complete(checkpoint: Checkpoint, table: _Table, treated: Sequence[Treated]) -> None:
     """Every layer is there, and in each that rotates all projections are."""
+    family, sizes = table.family, table.sizes
     moved: dict[int, set[str]] = {}
     for found in treated:
         if found.layer is not None and found.rule.rows and found.stored.name.endswith(".weight"):

@@ -1,16 +1,21 @@
-"""Models of vision or sound and language: the language model is another row of the table.
+"""Models of vision or sound and language: language model and tower are rows of their own.
 
-Towers keep their own layout and are left alone: a layout belongs to a group of tensors, and a
-runtime that wants other rows in the language model says nothing of its towers.
+A layout belongs to a part of the model: a runtime that wants other rows in the language model says
+nothing of its towers. So towers stay as they are unless they are asked for by name.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 from ropeconv.knowledge.families.dense import INNER
-from ropeconv.knowledge.family import Family
+from ropeconv.knowledge.families.refused import REFUSED
+from ropeconv.knowledge.families.towers import BY_TYPE
+from ropeconv.knowledge.family import Family, Tower
 from ropeconv.words.layout import HALF_SPLIT
+from ropeconv.words.parts import Part
 
 _BASES = (
     "model.language_model.model.",
@@ -32,36 +37,58 @@ _STAYS = (
     ("{model.,}language_model.lm_head.weight", "the output is not rotated"),
 )  # fmt: skip
 
-_WRAPPERS = (
-    ("aria", "Aria", "text_config"),
-    ("aya_vision", "Aya Vision", "text_config"),
-    ("cohere2_vision", "Command A Vision", "text_config"),
-    ("ernie4_5_vl_moe", "ERNIE 4.5 VL", "text_config"),
-    ("gemma3", "Gemma 3", "text_config"),
-    ("gemma3n", "Gemma 3n", "text_config"),
-    ("glm4v", "GLM-4.1V", "text_config"),
-    ("glm4v_moe", "GLM-4.5V", "text_config"),
-    ("glm_ocr", "GLM-OCR", "text_config"),
-    ("got_ocr2", "GOT-OCR 2", "text_config"),
-    ("idefics3", "Idefics 3", "text_config"),
-    ("internvl", "InternVL 3", "text_config"),
-    ("lfm2_vl", "LFM 2 VL", "text_config"),
-    ("llama4", "Llama 4", "text_config"),
-    ("llava", "LLaVA", "text_config"),
-    ("llava_next", "LLaVA-NeXT", "text_config"),
-    ("llava_onevision", "LLaVA-OneVision", "text_config"),
-    ("mistral3", "Mistral Small 3.1 and Ministral 3, with vision", "text_config"),
-    ("paligemma", "PaliGemma", "text_config"),
-    ("qwen2_vl", "Qwen 2 VL", "text_config"),
-    ("qwen2_5_vl", "Qwen 2.5 VL", "text_config"),
-    ("qwen3_vl", "Qwen 3 VL", "text_config"),
-    ("qwen3_vl_moe", "Qwen 3 VL MoE", "text_config"),
-    ("qwen3_5", "Qwen 3.5", "text_config"),
-    ("qwen3_5_moe", "Qwen 3.5 MoE", "text_config"),
-    ("smolvlm", "SmolVLM", "text_config"),
-    ("vipllava", "VipLLaVA", "text_config"),
-    ("voxtral", "Voxtral", "text_config"),
+_VISION = (
+    # model type, title, its tower; empty where the config says which
+    ("aria", "Aria", ""),
+    ("aya_vision", "Aya Vision", ""),
+    ("cohere2_vision", "Command A Vision", ""),
+    ("ernie4_5_vl_moe", "ERNIE 4.5 VL", "ernie4_5_vl_moe_vision"),
+    ("exaone4_5", "EXAONE 4.5", "exaone4_5_vision"),
+    ("gemma3", "Gemma 3", ""),
+    ("gemma3n", "Gemma 3n", ""),
+    ("glm4v", "GLM-4.1V", "glm4v_vision"),
+    ("glm4v_moe", "GLM-4.5V", "glm4v_moe_vision"),
+    ("glm_ocr", "GLM-OCR", "glm_ocr_vision"),
+    ("got_ocr2", "GOT-OCR 2", ""),
+    ("idefics3", "Idefics 3", ""),
+    ("internvl", "InternVL 3", ""),
+    ("lfm2_vl", "LFM 2 VL", ""),
+    ("llama4", "Llama 4", "llama4_vision_model"),
+    ("llava", "LLaVA", ""),
+    ("llava_next", "LLaVA-NeXT", ""),
+    ("llava_onevision", "LLaVA-OneVision", ""),
+    ("mistral3", "Mistral Small 3.1 and Ministral 3, with vision", "pixtral"),
+    ("paligemma", "PaliGemma", ""),
+    ("qwen2_vl", "Qwen 2 VL", "qwen2_vl_vision"),
+    ("qwen2_5_vl", "Qwen 2.5 VL", "qwen2_5_vl_vision"),
+    ("qwen3_vl", "Qwen 3 VL", "qwen3_vl_vision"),
+    ("qwen3_vl_moe", "Qwen 3 VL MoE", "qwen3_vl_moe_vision"),
+    ("qwen3_5", "Qwen 3.5", "qwen3_5_vision"),
+    ("qwen3_5_moe", "Qwen 3.5 MoE", "qwen3_5_moe_vision"),
+    ("smolvlm", "SmolVLM", ""),
+    ("video_llama_3", "VideoLLaMA 3", "video_llama_3_vision"),
+    ("vipllava", "VipLLaVA", ""),
 )
+_AUDIO = (
+    ("glmasr", "GLM-ASR", "glmasr_encoder"),
+    ("voxtral", "Voxtral", ""),
+)
+_BOTH = ("model.", "")
+_PLACES = {
+    Part.VISION: ("vision_config", ("vision_tower.", "vision_model.", "visual.", "image_tower.")),
+    Part.AUDIO: ("audio_config", ("audio_tower.",)),
+}
+
+
+def _place(part: Part, model_type: str) -> Tower:
+    key, names = _PLACES[part]
+    return Tower(
+        part=part,
+        key=key,
+        bases=tuple(base + name for base in _BOTH for name in names),
+        family=BY_TYPE[model_type] if model_type else None,
+    )
+
 
 COMPOSITE = tuple(
     Family(
@@ -71,13 +98,15 @@ COMPOSITE = tuple(
         rules=(),
         stays=_STAYS,
         bases=_BASES,
-        inner=inner,
+        inner="text_config",
+        towers=(_place(part, model_type),),
     )
-    for name, title, inner in _WRAPPERS
+    for part, rows in ((Part.VISION, _VISION), (Part.AUDIO, _AUDIO))
+    for name, title, model_type in rows
 )
 
 
-def joined(outer: Family, language: Family) -> Family:
+def joined(outer: Family, language: Family, config: Mapping[str, Any]) -> Family:
     """The table of a composite model: its language model's rules, its own towers."""
     language = INNER.get(language.name, language)
     return replace(
@@ -87,4 +116,19 @@ def joined(outer: Family, language: Family) -> Family:
         stays=(*language.stays, *outer.stays),
         bases=outer.bases,
         inner=outer.inner,
+        towers=tuple(_found(tower, config) for tower in outer.towers),
     )
+
+
+def _found(tower: Tower, config: Mapping[str, Any]) -> Tower:
+    """The tower with its table, by its own model type where the whole may have several."""
+    if tower.family is None:
+        own = config.get(tower.key)
+        model_type = own.get("model_type") if isinstance(own, Mapping) else None
+        family = BY_TYPE.get(str(model_type))
+        if family is None:
+            why = REFUSED.get(str(model_type), "no table knows it")
+            return replace(tower, why=f"it is of the model type `{str(model_type)[:60]}`: {why}")
+        tower = replace(tower, family=family)
+    assert tower.family is not None
+    return replace(tower, family=replace(tower.family, bases=tower.bases))

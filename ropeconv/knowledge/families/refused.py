@@ -72,5 +72,22 @@ REFUSED = {
     "mistral_large4_text": "layers share keys, and it learns a factor for each frequency",
     "moshi": "its depth decoder has weights of three axes under the same names",
     "kyutai_speech_to_text": "its depth decoder has weights of three axes under the same names",
+    # towers of models of vision or sound and language
+    **dict.fromkeys(
+        (
+            "clip_vision_model",
+            "siglip_vision_model",
+            "siglip2_vision_model",
+            "idefics3_vision",
+            "smolvlm_vision",
+            "internvl_vision",
+        ),
+        _LEARNED,
+    ),
+    "got_ocr2_vision": "it adds relative positions to its scores; it rotates nothing",
+    "gemma3n_vision": "it is convolutional, and its attention has no positions; it rotates nothing",
+    "gemma3n_audio": "it adds relative positions to its scores; it rotates nothing",
+    "gemma4_audio": "it adds relative positions to its scores; it rotates nothing",
+    "voxtral_encoder": "its positions are embeddings added to its input; it rotates nothing",
     "zamba2": "adapters of its shared attention carry the same rows",
 }

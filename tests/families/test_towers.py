@@ -1,0 +1,112 @@
+"""Towers for images and sound: measured, moved into the other layout, and run there."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers
+from safetensors.torch import load_file
+
+from ropeconv.knowledge import registry
+from ropeconv.knowledge.families.towers import TOWERS
+from ropeconv.proof.family_probe import probe
+from ropeconv.proof.jacobian import recording, register
+from ropeconv.proof.tiny_towers import KINDS, tiny_tower
+from ropeconv.story.relayout import relayout
+from ropeconv.thinking.sizes import Sizes
+from tests.families.cases import difference, load, other_layout
+from tests.families.tower_swap import tower_rotating
+
+pytestmark = pytest.mark.peer
+transformers.logging.disable_progress_bar()
+transformers.logging.set_verbosity_error()
+
+NAMES = tuple(sorted(KINDS))
+
+
+def test_list_of_towers_when_one_has_a_table_then_it_is_measured() -> None:
+    assert {family.name for family in TOWERS} == set(KINDS)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_tower_when_measured_then_table_is_right(name: str) -> None:
+    """Two tokens that differ on every axis: each pair of a head turns by one of them."""
+    report = probe(name)
+
+    assert report.differences == ()
+    assert report.agrees
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_tower_when_config_is_bare_then_sizes_are_those_that_transformers_takes(name: str) -> None:
+    """Configs of whole models leave out what equals the default: Pixtral's has no head count."""
+    plain = transformers.CONFIG_MAPPING[name]().to_dict()
+    bare, full = (Sizes(registry.FAMILIES[name], at, "config").whole for at in ({}, plain))
+
+    assert bare == full
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new"),
+    [
+        ("gemma4_vision", "Repeat(2, Rope(d))", "Rope(D)"),  # the usual rule
+        ("pixtral", "Rope(r), Keep(D - r)", "Repeat(2, Rope(D // 2))"),  # Gemma's rule
+        ("qwen2_vl_vision", "Repeat(K, Rope(r), Keep(D - r))", "Repeat(K, Keep(D))"),
+        ("glmasr_encoder", "Rope(r), Keep(D - r)", "Keep(D - r), Rope(r)"),
+    ],
+)
+def test_table_when_wrong_then_measuring_sees_it(
+    monkeypatch: pytest.MonkeyPatch, name: str, old: str, new: str
+) -> None:
+    family = registry.FAMILIES[name]
+    new = new.replace("D // 2", "6")
+    rules = tuple(replace(rule, rows=rule.rows.replace(old, new)) for rule in family.rules)
+    assert rules != family.rules
+    monkeypatch.setitem(registry.FAMILIES, name, replace(family, rules=rules))
+
+    assert not probe(name).agrees
+
+
+def _scores(model: Any, name: str) -> list[torch.Tensor]:
+    with torch.no_grad(), recording(model) as seen:
+        model(**KINDS[name].inputs())
+    scores = []
+    for calls in seen.values():
+        for query, key in calls:
+            groups = query.shape[1] // key.shape[1]
+            scores.append(query @ key.repeat_interleave(groups, dim=1).transpose(-1, -2))
+    return scores
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_tower_when_moved_then_scores_are_the_same_in_the_other_layout(
+    tmp_path: Path, name: str
+) -> None:
+    """Nothing here knows a row: the tower's own code runs, with another model's rotation."""
+    attention = register()
+    made = tiny_tower(name, attention)
+    made.save_pretrained(tmp_path / "source")
+    native, other = registry.FAMILIES[name].layout, other_layout(name)
+    relayout(tmp_path / "source", tmp_path / "moved", other)
+    tower, twin = (load(type(made), tmp_path / at, attention) for at in ("source", "moved"))
+    expected, control = _scores(tower, name), _scores(twin, name)
+    with tower_rotating(twin, other):
+        actual = _scores(twin, name)
+
+    assert len(actual) == len(expected) > 0
+    # 2^-24 for each rounding of towers that rotate in float32; a wrong row costs 0.05 and more
+    assert max(map(difference, expected, actual)) <= 3e-6
+    assert max(map(difference, expected, control)) >= 2e-2
+
+    relayout(tmp_path / "moved", tmp_path / "back", native)
+    source, moved, back = (
+        load_file(tmp_path / at / "model.safetensors") for at in ("source", "moved", "back")
+    )
+    assert all(source[key].equal(back[key]) for key in source)
+    changed = {key for key in source if not source[key].equal(moved[key])}
+    rules = registry.FAMILIES[name].matches
+    assert changed == {key for key in source if rules(key)}
