@@ -30,6 +30,7 @@ from ropeconv.moving.effort import Effort, Io, default_jobs
 from ropeconv.reports.forms import CONVERSION
 from ropeconv.words.errors import UsageError
 from ropeconv.words.model import WeightsFile
+from ropeconv.words.parts import Part
 
 EPILOG = (
     "Exit codes: 0 done, 2 wrong usage, 4 source, 5 refused, 6 target, 70 bug, 130 interrupted."
@@ -63,6 +64,14 @@ FamilyFile = Annotated[
     Path | None,
     typer.Option(
         "--family", metavar="FILE", help="TOML description of a model type without a table."
+    ),
+]
+Parts = Annotated[
+    list[Part] | None,
+    typer.Option(
+        "--part",
+        help="Part of the model whose rows move; text if not said, and again for further ones."
+        " A tower stays unless it is named.",
     ),
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Plan and check only; write nothing.")]
@@ -193,6 +202,7 @@ def interleaved_to_half(
     target: TargetOrNone = None,
     *,
     in_place: InPlace = False,
+    part: Parts = None,
     family: FamilyFile = None,
     trust_declared_layout: TrustDeclared = False,
     dry_run: DryRun = False,
@@ -226,6 +236,7 @@ def interleaved_to_half(
             target,
             HALF_SPLIT,
             family=family,
+            parts=part or [Part.TEXT],
             effort=Effort(jobs=jobs or default_jobs(), io=io, sync=sync),
             handling=Handling(overwrite=overwrite, restart=restart, hashes=hashes),
             look=not trust_declared_layout,
@@ -239,6 +250,7 @@ def half_to_interleaved(
     target: TargetOrNone = None,
     *,
     in_place: InPlace = False,
+    part: Parts = None,
     family: FamilyFile = None,
     trust_declared_layout: TrustDeclared = False,
     dry_run: DryRun = False,
@@ -272,6 +284,7 @@ def half_to_interleaved(
             target,
             INTERLEAVED,
             family=family,
+            parts=part or [Part.TEXT],
             effort=Effort(jobs=jobs or default_jobs(), io=io, sync=sync),
             handling=Handling(overwrite=overwrite, restart=restart, hashes=hashes),
             look=not trust_declared_layout,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from shlex import quote
 
@@ -16,6 +17,7 @@ from ropeconv.story.relayout import described_family, relayout, relayout_in_plac
 from ropeconv.thinking.config_map import Said
 from ropeconv.words.layout import HALF_SPLIT, INTERLEAVED, RopeLayout
 from ropeconv.words.model import Note
+from ropeconv.words.parts import Part
 
 # what the commands say is made of these
 __all__ = [
@@ -68,6 +70,7 @@ def relayout_and_show(
     layout: RopeLayout,
     *,
     family: Path | None,
+    parts: Collection[Part],
     effort: Effort,
     handling: Handling,
     look: bool,
@@ -75,12 +78,14 @@ def relayout_and_show(
 ) -> None:
     """Within Hugging Face's format; without a target the source is rewritten where it lies."""
     described = None if family is None else described_family(family)
+    chosen = tuple(part for part in Part if part in parts)
     with progress_of(speech) as listen, stopping() as stop:
         if target is None:
             done = relayout_in_place(
                 source,
                 layout,
                 described=described,
+                parts=chosen,
                 look=look,
                 dry_run=dry_run,
                 listen=listen,
@@ -94,6 +99,7 @@ def relayout_and_show(
                 effort=effort,
                 handling=handling,
                 described=described,
+                parts=chosen,
                 look=look,
                 dry_run=dry_run,
                 listen=listen,
@@ -124,6 +130,8 @@ def _show(speech: Speech, done: ConversionReport, said: str) -> None:
         f"{plan.num_tensors} tensors, {plan.num_reordered} of them reordered"
         f" from {plan.source_layout} to {plan.target_layout} rows"
     )
+    if plan.parts != (Part.TEXT,):
+        moved += f" ({' and '.join(part.value for part in plan.parts)})"
     if not done.done:
         for name, nbytes in done.written_files:
             speech.result(f"{size(nbytes):>12}  {name}")

@@ -35,6 +35,7 @@ def conversion_json(report: ConversionReport) -> str:
             "target_format": plan.target_format,
             "source_layout": plan.source_layout,
             "target_layout": plan.target_layout,
+            "parts": plan.parts,
             "model": plan.model,
             "scaling_type": type(plan.model.rope.scaling).__name__.lower(),
             "files": [{"name": name, "nbytes": nbytes} for name, nbytes in report.written_files],

@@ -276,8 +276,8 @@ SAID = {"--theta", "--rope-factor", "--context-length"}
 FROZEN = {
     "convert meta-to-hf": SPEECH | RUN | SAID | {"--max-shard-size", "--allow-replica-drift"},
     "convert hf-to-meta": SPEECH | RUN | {"--mp", "--weights", "--rope-freqs/--no-rope-freqs"},
-    "convert interleaved-to-half": SPEECH | RUN | {"--in-place", "--family"},
-    "convert half-to-interleaved": SPEECH | RUN | {"--in-place", "--family"},
+    "convert interleaved-to-half": SPEECH | RUN | {"--in-place", "--part", "--family"},
+    "convert half-to-interleaved": SPEECH | RUN | {"--in-place", "--part", "--family"},
     "verify checkpoint": SPEECH | SAID | {"--against", "--jobs", "--layers", "--sample", "--logits",
                                           "--text"},
     "verify kernel": SPEECH,
