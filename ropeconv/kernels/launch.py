@@ -55,7 +55,6 @@ def launch(
             k_stride = k.stride()
         k_place = k.shape, k_stride, k.dtype, k.device
     cos_at, sin_at = cos.data_ptr(), sin.data_ptr()
-    together = sin_at - cos_at == cos.itemsize
     plan = make_plan(
         rotation,
         (q.shape, q_stride, q.dtype, q.device),
@@ -63,7 +62,7 @@ def launch(
         (cos.shape, cos.stride(), cos.dtype, cos.device),
         None if q_ids is None else (q_ids.shape, q_ids.stride(), q_ids.dtype, q_ids.device),
         None if k_ids is None else (k_ids.shape, k_ids.stride(), k_ids.dtype, k_ids.device),
-        together,
+        sin_at - cos_at == cos.itemsize,
     )
     if rotation[_IN_PLACE]:
         q_out, k_out = q, k
@@ -75,7 +74,7 @@ def launch(
     q_first, q_end, k_first, k_end = plan.offsets
     if not (q_first <= q_offset < q_end and k_first <= k_offset < k_end):
         plan.refuse(offsets)
-    if together:
+    if plan.together:
         sin, sin_at = cos, cos_at
     # An absent tensor is passed as q: its address is never followed.
     q_at = q.data_ptr()

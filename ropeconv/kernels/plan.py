@@ -32,6 +32,7 @@ class Plan:
     constants: dict[str, Any]  # by name, those behind them; pointers and offsets are the last
     options: dict[str, Any]  # of the launch
     rows: int  # of the table
+    together: bool  # whether sines are read with their cosines
     offsets: tuple[int, int, int, int]  # the first allowed and the end, for q and then for k
     run: Callable[..., None] | None = None  # the compiled kernel on its grid, once launched
 
@@ -55,7 +56,7 @@ def make_plan(
     table_place: tuple[Any, ...],
     q_ids_place: tuple[Any, ...] | None = None,
     k_ids_place: tuple[Any, ...] | None = None,
-    together: bool = False,  # noqa: FBT001, FBT002 - part of a key that is made on every call
+    sines_behind: bool = False,  # noqa: FBT001, FBT002 - part of a key made on every call
 ) -> Plan | None:
     """The launch for such tensors; None if there is nothing to rotate.
 
@@ -67,7 +68,7 @@ def make_plan(
         table_place: the same of the table.
         q_ids_place: the same of the ids of q, or None.
         k_ids_place: the same of the ids of k, or None.
-        together: every sine lies behind its cosine.
+        sines_behind: whether a sine lies right behind its cosine.
 
     Raises:
         UsageError: the tensors do not go together.
@@ -105,6 +106,7 @@ def make_plan(
         return in_batch, place.stride[token_axis], place.stride[head_axis]
 
     rows, column_step = table.shape[-2], rotation.column_step * table.stride[-1]
+    together = sines_behind and column_step == _COMPLEX_STEP
     numbers = (
         *strides(q), *strides(q_out), *strides(k), *strides(k_out),
         table.stride[0] if is_gathered(table) and table.shape[0] > 1 else 0,
@@ -121,7 +123,7 @@ def make_plan(
         # A constant, since Triton knows the alignment of a number only if 16 divides it.
         "ROW_STRIDE": table.stride[-2],
         "COLUMN_STEP": column_step,
-        "TOGETHER": together and column_step == _COMPLEX_STEP,
+        "TOGETHER": together,
         "Q_IDS": q_ids is not None,
         "K_IDS": k_ids is not None,
         "Q_STEP": rotation.q_step,
@@ -149,6 +151,7 @@ def make_plan(
         # Nothing is left to fuse, and the default differs between Triton's versions.
         options={"num_warps": tile.warps, "enable_fp_fusion": False},
         rows=rows,
+        together=together,
         offsets=(
             *_offsets(rows, q_ids, rotation.q_step * (tokens - 1)),
             *_offsets(rows, k_ids, rotation.k_step * (tokens - 1)),

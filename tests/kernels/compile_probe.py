@@ -34,19 +34,24 @@ def contiguous(*shape: int, dtype: torch.dtype) -> Place:
 
 
 def compile_rope(
-    layout: str, dtype: torch.dtype, arch: int, head_dim: int, rotary: int
+    layout: str, dtype: torch.dtype, arch: int, head_dim: int, rotary: int, table: str
 ) -> dict[str, Any]:
-    """Counts of the memory instructions of one variant, by width."""
+    """Counts of the memory instructions of one variant, by width.
+
+    A table holds "pairs", each value once, or is "complex", or as complex is read part by part
+    ("parts"), which is what a kernel does that does not know that they lie together.
+    """
     # "stride-two" is what an interleaved kernel does that loads the parts of its pairs one by one.
     strides = {"stride-two": (2, rotary)} | {
         name: each.strides(rotary // 2) for name, each in LAYOUTS.items()
     }
     pair_stride, part_stride = strides[layout]
-    rotation = Rotation(pair_stride, part_stride, rotary, 0, 1, 0, 1, 1, 1, 0, 0)
+    step = 1 if table == "pairs" else 2
+    rotation = Rotation(pair_stride, part_stride, rotary, 0, step, 0, 1, 1, 1, 0, 0)
     q = contiguous(2, 4096, 32, head_dim, dtype=dtype)
     k = contiguous(2, 4096, 8, head_dim, dtype=dtype)
-    table = contiguous(4096, rotary // 2, dtype=torch.float32)
-    plan = make_plan(rotation, q, k, table)
+    rows = contiguous(4096, step * rotary // 2, dtype=torch.float32)
+    plan = make_plan(rotation, q, k, rows, sines_behind=table == "complex")
     assert plan is not None
     pointers = [TYPES[dtype]] * 4 + ["*fp32"] * 2 + [TYPES[dtype]] * 2
     types = ["i32"] * len(plan.numbers) + ["constexpr"] * len(plan.constants) + pointers

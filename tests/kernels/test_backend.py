@@ -100,13 +100,14 @@ def test_nan_and_infinity_stay_what_they_are(device: torch.device) -> None:
 def machine_code() -> dict[tuple[Any, ...], dict[str, Any]]:
     """Each variant compiled for GPUs that are not here; half a second each."""
     cases = [
-        (layout, dtype, arch, head_dim, rotary)
+        (layout, dtype, arch, head_dim, rotary, table)
         for layout in ("interleaved", "half-split")
-        for dtype, arch, head_dim, rotary in (
-            ("bf16", 90, 128, 128),
-            ("fp32", 90, 128, 128),
-            ("fp16", 80, 96, 64),
-            ("bf16", 100, 80, 80),
+        for dtype, arch, head_dim, rotary, table in (
+            ("bf16", 90, 128, 128, "pairs"),
+            ("fp32", 90, 128, 128, "pairs"),
+            ("fp16", 80, 96, 64, "pairs"),
+            ("bf16", 100, 80, 80, "pairs"),
+            ("bf16", 90, 80, 80, "complex"),
         )
     ]
     done = run(str(PROBE), json.dumps(cases), TRITON_INTERPRET="0")
@@ -117,7 +118,7 @@ def machine_code() -> dict[tuple[Any, ...], dict[str, Any]]:
 def test_kernels_compile_for_every_generation(
     machine_code: dict[tuple[Any, ...], dict[str, Any]],
 ) -> None:
-    assert len(machine_code) == 8
+    assert len(machine_code) == 10
     for found in machine_code.values():
         assert found["instructions"] > 0
         assert not {"LDL", "STL"} & {name.split(".")[0] for name in found["widths"]}
@@ -144,11 +145,16 @@ def test_memory_is_accessed_in_16_bytes(
 
 
 def test_stride_two_loads_would_be_seen() -> None:
-    """The control of the test above: the same kernel with its pairs two columns apart."""
-    done = run(str(PROBE), json.dumps([["stride-two", "bf16", 90, 128, 128]]), TRITON_INTERPRET="0")
-    (found,) = json.loads(done.stdout)
+    """The controls of the test above: pairs, and the parts of a table, two columns apart."""
+    cases = [
+        ("stride-two", "bf16", 90, 128, 128, "pairs"),
+        ("interleaved", "bf16", 90, 80, 80, "parts"),
+    ]
+    done = run(str(PROBE), json.dumps(cases), TRITON_INTERPRET="0")
+    pairs_apart, parts_apart = json.loads(done.stdout)
 
-    assert found["widths"].get("LDG.U16", 0) > 0
+    assert pairs_apart["widths"].get("LDG.U16", 0) > 0
+    assert parts_apart["widths"]["LDG.32"] >= 8
 
 
 def test_the_self_check_passes_and_says_why(device: torch.device) -> None:
