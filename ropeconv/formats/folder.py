@@ -10,17 +10,13 @@ from typing import TYPE_CHECKING
 from ropeconv.formats.checkpoint import Carried, KeptTensor, parse_object, read_text
 from ropeconv.formats.safetensors import MAX_AXES, MAX_SIZE
 from ropeconv.words.dtypes import DType
-from ropeconv.words.errors import BrokenFile, IncompleteSource, Unsupported
-from ropeconv.words.layout import LAYOUTS, RopeLayout
-from ropeconv.words.parts import Part
+from ropeconv.words.errors import BrokenFile
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 MANIFEST = "ropeconv.json"
 MANIFEST_SCHEMA = 1
-UNFINISHED = "unfinished"  # the stamp of a file whose rows are being rewritten where they lie
-STAMP_KEY = "ropeconv.layout"  # in safetensors metadata; a record of the same name in a .pth
 
 WEIGHT_NAMES = re.compile(r".*\.(safetensors|pth|pt|bin|ckpt|gguf|h5|msgpack|onnx)(\.index\.json)?")
 CONFIG_NAMES = {"config.json", "params.json", MANIFEST}
@@ -61,30 +57,6 @@ def _leaves(root: Path, name: str) -> bool:
     if root.resolve().parent.name == "snapshots":
         homes.append(root.resolve().parent.parent / "blobs")
     return not any(path.is_relative_to(home) for home in homes)
-
-
-def stamp_key(part: Part) -> str:
-    """The key of a part's stamp: a tower has one of its own."""
-    return STAMP_KEY if part is Part.TEXT else f"{STAMP_KEY}.{part.value}"
-
-
-def read_stamp(found: str | None, origin: str) -> RopeLayout | None:
-    """The layout that a stamp declares."""
-    if found is None:
-        return None
-    if found == UNFINISHED:
-        raise IncompleteSource(
-            what=f"`{origin}` is in the middle of a conversion in place",
-            why="its rows are partly in one layout, partly in the other",
-            fix="repeat the command that was interrupted: it goes on where it stopped",
-        )
-    if found not in LAYOUTS:
-        raise Unsupported(
-            what=f"`{origin}` is stamped with the layout `{found[:40]}`, which ropeconv does not"
-            " know",
-            fix="a newer ropeconv may have written it",
-        )
-    return LAYOUTS[found]
 
 
 def read_carried(root: Path) -> Carried:

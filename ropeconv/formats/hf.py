@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from ropeconv.formats.checkpoint import (
@@ -17,12 +17,12 @@ from ropeconv.formats.checkpoint import (
     read_text,
 )
 from ropeconv.formats.fields import Fields
-from ropeconv.formats.folder import read_carried, read_stamp, sort_side_files, stamp_key
+from ropeconv.formats.folder import read_carried, sort_side_files
 from ropeconv.formats.rope_fields import read_rope, write_rope
 from ropeconv.formats.safetensors import read_header
+from ropeconv.formats.stamps import collect_stamps, read_stamp, stamp_key
 from ropeconv.words.errors import BrokenFile, Contradiction, IncompleteSource, NotACheckpoint
 from ropeconv.words.frequencies import RopeSettings
-from ropeconv.words.layout import RopeLayout
 from ropeconv.words.model import Claims, Format, Model, TokenIds
 from ropeconv.words.parts import Part
 
@@ -44,8 +44,13 @@ def looks_like(names: Iterable[str]) -> bool:
     )
 
 
-def discover(root: Path) -> Checkpoint:
-    """The checkpoint in a folder; index, headers and files are checked against each other."""
+def discover(root: Path, stamps: Mapping[str, str] | None = None) -> Checkpoint:
+    """The checkpoint in a folder; index, headers and files are checked against each other.
+
+    Args:
+        root: the folder.
+        stamps: those to believe, whatever the files say: they may be in the middle of a rewrite.
+    """
     names = folder_names(root)
     if CONFIG not in names:
         raise NotACheckpoint(
@@ -68,6 +73,9 @@ def discover(root: Path) -> Checkpoint:
         root, [name for name in names if name not in {*weights, INDEX}]
     )
     text = read_text(root / CONFIG)
+    if stamps is None:
+        stamps = collect_stamps(root, metadata, weights)
+    layouts = {part: read_stamp(stamps.get(stamp_key(part)), str(root)) for part in Part}
     return Checkpoint(
         root=root,
         format=Format.HF,
@@ -78,24 +86,14 @@ def discover(root: Path) -> Checkpoint:
         num_ranks=1,
         side_files=tuple(range(len(files), len(files) + len(side))),
         left_out=tuple(left_out),
-        stamp=_stamp(metadata, Part.TEXT, root),
+        stamp=layouts[Part.TEXT],
         carried=read_carried(root),
         tower_stamps=tuple(
-            (part, stamp)
-            for part in Part
-            if part is not Part.TEXT and (stamp := _stamp(metadata, part, root)) is not None
+            (part, layout)
+            for part, layout in layouts.items()
+            if part is not Part.TEXT and layout is not None
         ),
     )
-
-
-def _stamp(metadata: Iterable[tuple[str, str]], part: Part, root: Path) -> RopeLayout | None:
-    found = {value for key, value in metadata if key == stamp_key(part)}
-    if len(found) > 1:
-        raise Contradiction(
-            what=f"the shards of `{root}` are stamped with different layouts: {sorted(found)}",
-            fix="shards of two conversions were mixed; start from one of them",
-        )
-    return read_stamp(next(iter(found), None), str(root))
 
 
 def _weight_map(root: Path, names: list[str]) -> dict[str, str]:

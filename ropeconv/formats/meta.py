@@ -16,9 +16,10 @@ from ropeconv.formats.checkpoint import (
     read_text,
 )
 from ropeconv.formats.fields import Fields
-from ropeconv.formats.folder import STAMP_KEY, read_carried, read_stamp, sort_side_files
+from ropeconv.formats.folder import read_carried, sort_side_files
 from ropeconv.formats.rope_fields import read_theta
 from ropeconv.formats.safetensors import read_header
+from ropeconv.formats.stamps import STAMP_KEY, read_stamp
 from ropeconv.formats.torch_zip import read_record, read_tensors
 from ropeconv.words.errors import (
     BrokenFile,

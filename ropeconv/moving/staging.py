@@ -129,7 +129,8 @@ class Staging:
             raise AnotherRun(
                 what=f"`{self.folder}` holds the work of an interrupted run of another plan",
                 why="its source, options or version differ; a source file that changed counts too",
-                fix="repeat that run's command to go on, or add --restart to throw its work away",
+                fix="repeat that run as it was to go on; `Handling(restart=True)` throws its work"
+                " away",
             )
         try:
             if heading is not None and heading.boot in {"", boot} and self._has_files(sizes):
@@ -210,14 +211,13 @@ class Staging:
                 fix="set this right, then run the same command again: what is written is kept",
             ) from error
 
-    def finish_in_place(self, name: str, text: str) -> None:
-        """Put one text into the target, which is there already, and leave nothing beside it."""
+    def put_in_place(self, name: str, text: str) -> None:
+        """Put one text into the target, which is there already, whole or not at all."""
         fresh = self.folder / name
         fresh.write_text(text, encoding="utf-8", newline="\n")
         flush(fresh)
         fresh.replace(self.target / name)
         flush(self.target)
-        self._let_go(remove=True)
 
     def _flush_all(self, *, sync: bool) -> None:
         if sync:

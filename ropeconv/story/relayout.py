@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from threading import Event
 
 from ropeconv.formats import hf
 from ropeconv.formats.checkpoint import Checkpoint, read_text
-from ropeconv.formats.folder import MANIFEST, UNFINISHED, stamp_key
+from ropeconv.formats.folder import MANIFEST
 from ropeconv.formats.safetensors import Header, read_header, restamped_header
+from ropeconv.formats.stamps import UNFINISHED, ManifestStamps, stamp_key
 from ropeconv.knowledge.described import read_description
 from ropeconv.knowledge.family import Family
 from ropeconv.moving.checks import check_target
 from ropeconv.moving.effort import BLOCK_NBYTES, Effort, default_jobs
 from ropeconv.moving.examine import examine
-from ropeconv.moving.inplace import PORTION_BLOCKS, InPlace, check_in_place
+from ropeconv.moving.inplace import PORTION_BLOCKS, InPlace, check_in_place, take_samples
 from ropeconv.moving.resources import check_needs, needs_of, settle
 from ropeconv.moving.staging import Staging
 from ropeconv.story.conversion import ConversionReport, Handling, carry_out, left_out
@@ -49,13 +50,24 @@ def plan_new_layout(
     layout: RopeLayout,
     described: Family | None = None,
     parts: Sequence[Part] = (Part.TEXT,),
+    *,
+    in_place: bool = False,
+    stamps: Mapping[str, str] | None = None,
 ) -> Plan:
     """Discover the source, examine what the plan depends on, and decide everything.
+
+    Args:
+        source: folder of the checkpoint.
+        layout: of the target.
+        described: the table of a model type that ropeconv has none for.
+        parts: of the model, whose rows move.
+        in_place: the target's files are the source's.
+        stamps: those to believe, whatever the files say.
 
     Raises:
         AlreadyConverted: the rows are in that layout already.
     """
-    checkpoint = hf.discover(source)
+    checkpoint = hf.discover(source, stamps)
     inventory = take_stock(checkpoint, trust_stamp=True, described=described, parts=parts)
     known = inventory.family.has_every_shape
     if known:
@@ -74,6 +86,7 @@ def plan_new_layout(
         headers=headers,
         index=read_text(index) if index.exists() else "",
         notes=[*inventory.notes, *evidence.notes, *inferred, *left_out(inventory)],
+        in_place=in_place,
     )
     return plan if known else for_runtime(plan, inventory.family, layout)
 
@@ -160,43 +173,74 @@ def relayout_in_place(
         look: refuse weights that firmly contradict their declared layout, before the first write.
         dry_run: plan and check only.
         listen: hears of progress.
-        stop: set it and the run ends after the portion in hand.
+        stop: set it and the run ends after the block in hand.
 
     Raises:
-        Refused: files that others may share, or a header without room for the stamp.
+        Refused: files that others may share.
         RopeconvError: one of its other kinds; the same command goes on.
     """
     root = root.resolve()
     staging = Staging(root)
     if dry_run:
-        plan = plan_new_layout(root, layout, described, parts)
+        plan = plan_new_layout(root, layout, described, parts, in_place=True)
         _check_config_stays(plan)
         check_in_place(plan)
         return _report(plan, block_nbytes, done=False)
     with staging:
         work = InPlace(root, staging.folder)
         key = _key_in_place(layout, block_nbytes, described, parts)
-        if not work.resume(key):
-            fresh = plan_new_layout(root, layout, described, parts)
-            _check_config_stays(fresh)
-            check_in_place(fresh)
+        before = work.resume(key)
+        plan = plan_new_layout(root, layout, described, parts, in_place=True, stamps=before)
+        if before is None:
+            _check_config_stays(plan)
+            check_in_place(plan)
             wanted = look and Part.TEXT in parts
-            with looking_at(root, fresh.model.geometry, wanted=wanted) as looking:
+            with looking_at(root, plan.model.geometry, wanted=wanted) as looking:
                 if looking is not None:
-                    check_declared(root, fresh.source_layout.name, looking.result())
-        plan = plan_new_layout(root, layout, described, parts)
+                    check_declared(root, plan.source_layout.name, looking.result())
         report = _report(plan, block_nbytes, done=True)
         check_needs(report.needs, staging.folder)
-        headers = _headers(plan.source)
-        starts = [len(file.fixed[0].data) for file in plan.files if file.fixed]
-        unfinished = [
-            restamped_header(header, start, dict.fromkeys(map(stamp_key, parts), UNFINISHED))
-            for header, start in zip(headers, starts, strict=True)
-        ]
-        work.begin(key, plan, unfinished)
+        work.begin(key, plan, _stamps_of(plan.source))
+        _stamp_unfinished(plan, work, staging)
         work.execute(plan, block_nbytes, listen, stop)
-        staging.finish_in_place(MANIFEST, render_manifest(plan, {}))
+        work.stamp((file.name, file.fixed[0].data) for file in plan.files if file.fixed)
+        staging.put_in_place(MANIFEST, render_manifest(plan, {}, _held(plan)))
+        staging.discard()
     return report
+
+
+def _stamps_of(checkpoint: Checkpoint) -> dict[str, str]:
+    stamps = dict(checkpoint.tower_stamps)
+    if checkpoint.stamp is not None:
+        stamps[Part.TEXT] = checkpoint.stamp
+    return {stamp_key(part): layout.name for part, layout in stamps.items()}
+
+
+def _stamp_unfinished(plan: Plan, work: InPlace, staging: Staging) -> None:
+    """No reader shall take rows for finished that are half old and half new."""
+    unfinished = {stamp_key(part): UNFINISHED for part in plan.parts}
+    if _lacks_room(plan):
+        held = ManifestStamps(values=tuple(unfinished.items()), samples=())
+        staging.put_in_place(MANIFEST, render_manifest(plan, {}, held))
+    heads = []
+    for file, header in zip(plan.files, _headers(plan.source), strict=False):
+        if file.fixed:
+            start = len(file.fixed[0].data)
+            heads.append((file.name, restamped_header(header, start, unfinished)))
+    work.stamp(heads)
+
+
+def _held(plan: Plan) -> ManifestStamps | None:
+    """The new stamps, if a header has no room for them."""
+    if not _lacks_room(plan):
+        return None
+    values = tuple((stamp_key(part), plan.target_layout.name) for part in plan.parts)
+    return ManifestStamps(values=values, samples=take_samples(plan))
+
+
+def _lacks_room(plan: Plan) -> bool:
+    num_weights = len(plan.source.files) - len(plan.source.side_files)
+    return any(not file.fixed for file in plan.files[:num_weights])
 
 
 def _key_in_place(

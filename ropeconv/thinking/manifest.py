@@ -7,16 +7,20 @@ import json
 from collections.abc import Mapping
 
 from ropeconv.formats.folder import MANIFEST_SCHEMA, kept_entry
+from ropeconv.formats.stamps import ManifestStamps, held_stamps
 from ropeconv.thinking.plan import Plan
 from ropeconv.version import __version__
 
 
-def render_manifest(plan: Plan, hashes: Mapping[str, str]) -> str:
+def render_manifest(
+    plan: Plan, hashes: Mapping[str, str], stamps: ManifestStamps | None = None
+) -> str:
     """The manifest of a finished target. It holds no time and no path: equal runs, equal bytes.
 
     Args:
         plan: what was done; its digest is that of names, sizes and places, not of paths and times.
         hashes: SHA-256 of the files that moves filled, in hexadecimal, by name; may be empty.
+        stamps: those that the files' headers have no room for.
     """
     source = plan.source
     is_same_format = source.format is plan.target_format
@@ -52,6 +56,8 @@ def render_manifest(plan: Plan, hashes: Mapping[str, str]) -> str:
             "dropped": [kept_entry(kept) for kept in plan.kept or source.carried.dropped],
         },
     }
+    if stamps is not None:
+        manifest["stamps"] = held_stamps(stamps)
     return json.dumps(manifest, indent=2, sort_keys=True) + "\n"
 
 

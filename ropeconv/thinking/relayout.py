@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 from ropeconv.formats.checkpoint import Checkpoint, StoredTensor
-from ropeconv.formats.folder import stamp_key
 from ropeconv.formats.hf import CONFIG, INDEX
 from ropeconv.formats.new_file import Fixed
 from ropeconv.formats.safetensors import PAGE_NBYTES, Header, restamped_header
+from ropeconv.formats.stamps import stamp_key
 from ropeconv.thinking.inventory import Inventory, Piece
 from ropeconv.thinking.moves import Move, make_move
 from ropeconv.thinking.plan import Clone, Plan, SmallFile, TargetFile, whole_piece
@@ -33,6 +33,7 @@ def plan_relayout(
     headers: Sequence[Header],
     index: str,
     notes: Sequence[Note],
+    in_place: bool = False,
 ) -> Plan:
     """Everything that moving this checkpoint's rows into another layout takes.
 
@@ -44,6 +45,7 @@ def plan_relayout(
         headers: of the weights' files, by their number in the checkpoint.
         index: text of the index; empty if there is none.
         notes: what was inferred so far.
+        in_place: headers without room for the stamp stay as they are, so that no data moves.
 
     Raises:
         AlreadyConverted: the rows are in that layout already.
@@ -61,12 +63,13 @@ def plan_relayout(
         found = checkpoint.files[number]
         old_start = min((tensor.offset for tensor in header.tensors), default=found.nbytes)
         head = restamped_header(header, old_start, stamps)
-        shift = len(head) - old_start
+        fits = len(head) == old_start or not in_place
+        shift = len(head) - old_start if fits else 0
         files.append(
             TargetFile(
                 name=found.name,
                 nbytes=found.nbytes + shift,
-                fixed=(Fixed(offset=0, data=head),),
+                fixed=(Fixed(offset=0, data=head),) if fits else (),
                 checksums=(),
             )
         )

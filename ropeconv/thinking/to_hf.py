@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ropeconv.formats.folder import STAMP_KEY
 from ropeconv.formats.hf import CONFIG, INDEX, SINGLE, render_config, render_index
 from ropeconv.formats.new_file import NewTensor
 from ropeconv.formats.safetensors import new_safetensors
+from ropeconv.formats.stamps import STAMP_KEY
 from ropeconv.thinking.evidence import Evidence
 from ropeconv.thinking.inventory import Inventory, WholeTensor
 from ropeconv.thinking.moves import make_move

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from ropeconv.formats.checkpoint import KeptTensor, parse_object
-from ropeconv.formats.folder import STAMP_KEY
 from ropeconv.formats.meta import PARAMS, rank_name, render_params
 from ropeconv.formats.new_file import NewFile, NewTensor
 from ropeconv.formats.safetensors import new_safetensors
+from ropeconv.formats.stamps import STAMP_KEY
 from ropeconv.formats.torch_zip_writer import new_torch_zip
 from ropeconv.knowledge.family import Split
 from ropeconv.thinking.config_map import agrees
@@ -202,8 +202,7 @@ def _constants(
     values = array.array("f", frequencies(plain, model.geometry.head_dim).inv_freq)
     if sys.byteorder == "big":
         values.byteswap()
-    why = "as Llama 1 and 2 have it; --no-rope-freqs leaves it out"
-    text = f"`rope.freqs` is written from theta, {why}"
+    text = "`rope.freqs` is written from theta, as Llama 1 and 2 have it"
     notes.append(Note(kind="inferred", text=text))
     return (
         KeptTensor(name="rope.freqs", dtype=DType.F32, shape=(len(values),), data=values.tobytes()),
@@ -266,7 +265,7 @@ def _cannot(tensor: WholeTensor, amount: str, num_ranks: int) -> Unsupported:
     return Unsupported(
         what=f"`{tensor.name}` cannot be divided among {num_ranks} ranks",
         why=f"it has {amount}, and ranks hold equal shares",
-        fix="choose another number with --mp",
+        fix="choose another `MetaOptions(num_ranks=...)`",
     )
 
 

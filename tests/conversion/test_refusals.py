@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 import ropeconv
 from fixtures import make_small
 from ropeconv import HfOptions, MetaOptions, RopeconvError, Said
-from ropeconv.formats.folder import STAMP_KEY
+from ropeconv.formats.stamps import STAMP_KEY
 
 Tensors = dict[str, torch.Tensor]
 PTH = "consolidated.00.pth"
@@ -214,7 +214,7 @@ def test_norms_that_drift_are_reported_and_beyond_a_bound_refused(
     spoil_pth(source, lambda t: t["norm.weight"].add_(drift), "consolidated.01.pth")
     if not allowed:
         error = refusal(source, HfOptions())
-        assert (error.code, "--allow-replica-drift" in error.fix) == ("contradiction", True)
+        assert (error.code, "`allow_drift=True`" in error.fix) == ("contradiction", True)
     report = ropeconv.convert(source, tmp_path / "out", HfOptions(), allow_drift=not allowed)
     found = load_file(tmp_path / "out" / "model.safetensors")["model.norm.weight"]
 

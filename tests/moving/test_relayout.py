@@ -20,14 +20,16 @@ from ropeconv.story.relayout import relayout, relayout_in_place
 from ropeconv.words.errors import (
     AlreadyConverted,
     AnotherRun,
+    BrokenFile,
     Contradiction,
+    HostileFile,
     IncompleteSource,
     Interrupted,
     Refused,
 )
 from ropeconv.words.events import BytesDone, Event
 from ropeconv.words.layout import HALF_SPLIT, INTERLEAVED, Repeat, Rope, row_order
-from tests.moving.cases import LARGER, ODD, digests, make_hf, run_child
+from tests.moving.cases import LARGER, ODD, digests, make_hf, run_child, take_room
 
 BLOCK = 1024
 SMALL = Effort(jobs=2, block_nbytes=BLOCK, io=Io.BUFFERED)
@@ -78,22 +80,15 @@ def test_names_order_and_places_stay(source: Path, tmp_path: Path) -> None:
 
 def test_foreign_header_without_room_grows_by_whole_pages(tmp_path: Path) -> None:
     """Files of other writers have at most 7 spaces: data keeps its place within a page."""
-    source = make_hf(tmp_path / "half", num_shards=1)
-    file = source / "model.safetensors"
-    data = file.read_bytes()
-    length = int.from_bytes(data[:8], "little")
-    text = data[8 : 8 + length].rstrip()
-    text += b" " * (-len(text) % 8)
-    file.write_bytes(len(text).to_bytes(8, "little") + text + data[8 + length :])
+    source = take_room(make_hf(tmp_path / "half", num_shards=1))
+    before = read_header(source, "model.safetensors", 0).tensors[0].offset
     relayout(source, tmp_path / "there", INTERLEAVED, effort=SMALL)
     relayout(tmp_path / "there", tmp_path / "back", HALF_SPLIT, effort=SMALL)
 
     there = read_header(tmp_path / "there", "model.safetensors", 0).tensors
-    assert there[0].offset - (8 + len(text)) == 4096
+    assert there[0].offset - before == 4096
     for name in (tensor.name for tensor in there):
         assert rows_of(source, name) == rows_of(tmp_path / "back", name)
-    with pytest.raises(Refused, match="no room for the layout's stamp"):
-        relayout_in_place(source, INTERLEAVED)
 
 
 def test_there_and_back_gives_the_same_data_and_a_stamp(source: Path, tmp_path: Path) -> None:
@@ -151,14 +146,80 @@ def test_in_place_gives_the_bytes_of_a_new_folder(source: Path, tmp_path: Path) 
     assert not Staging(source).folder.exists()
 
 
-def test_in_place_killed_at_any_call_then_repeated_gives_the_same_bytes(tmp_path: Path) -> None:
-    whole = make_hf(tmp_path / "whole", ODD)
+def test_in_place_without_room_in_headers_the_manifest_holds_the_stamp(
+    source: Path, tmp_path: Path
+) -> None:
+    """Checkpoints of transformers have at most 7 spaces in their headers."""
+    take_room(source)
+    relayout(source, tmp_path / "there", INTERLEAVED, effort=SMALL)
+    original = tmp_path / "original"
+    shutil.copytree(source, original)
+    relayout_in_place(source, INTERLEAVED, block_nbytes=BLOCK)
+
+    for tensor in hf.discover(source).tensors:
+        assert rows_of(source, tensor.name) == rows_of(tmp_path / "there", tensor.name)
+    assert hf.discover(source).stamp == INTERLEAVED
+    with pytest.raises(AlreadyConverted, match="stamped interleaved"):
+        relayout_in_place(source, INTERLEAVED)
+
+    shutil.copytree(source, tmp_path / "elsewhere")
+    relayout(tmp_path / "elsewhere", tmp_path / "back", HALF_SPLIT, effort=SMALL)
+    relayout_in_place(source, HALF_SPLIT, block_nbytes=BLOCK)
+
+    assert hf.discover(source).stamp == HALF_SPLIT
+    for tensor in hf.discover(original).tensors:
+        assert rows_of(source, tensor.name) == rows_of(original, tensor.name)
+        assert rows_of(tmp_path / "back", tensor.name) == rows_of(original, tensor.name)
+
+
+def test_manifest_that_outlived_its_weights_is_refused(source: Path, tmp_path: Path) -> None:
+    """The same model downloaded again over rows that were rewritten in place."""
+    take_room(source)
+    shutil.copytree(source, tmp_path / "original")
+    relayout_in_place(source, INTERLEAVED)
+    for file in (tmp_path / "original").glob("*.safetensors"):
+        shutil.copy(file, source / file.name)
+
+    with pytest.raises(Contradiction, match="does not have") as refused:
+        hf.discover(source)
+
+    assert "remove `ropeconv.json`" in refused.value.fix
+
+
+@pytest.mark.parametrize(
+    "stamps",
+    [
+        [],
+        {"values": {"ropeconv.layout": 1}, "samples": []},
+        {"values": {}, "samples": [{"file": "../x", "offset": 0, "nbytes": 1, "crc32": 0}]},
+        {"values": {}, "samples": [{"file": "x", "offset": -1, "nbytes": 1, "crc32": 0}]},
+        {"values": {}, "samples": [{"file": "x", "offset": 0, "nbytes": 1 << 40, "crc32": 0}]},
+    ],
+)
+def test_stamps_of_a_hostile_manifest_are_refused(source: Path, stamps: object) -> None:
+    relayout_in_place(take_room(source), INTERLEAVED)
+    path = source / "ropeconv.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"stamps": stamps}))
+
+    with pytest.raises((BrokenFile, HostileFile)):
+        hf.discover(source)
+
+
+@pytest.mark.parametrize("room", [True, False])
+def test_in_place_killed_at_any_call_then_repeated_gives_the_same_bytes(
+    tmp_path: Path, *, room: bool
+) -> None:
+    def make(name: str) -> Path:
+        folder = make_hf(tmp_path / name, ODD)
+        return folder if room else take_room(folder)
+
+    whole = make("whole")
     job = {"work": "in-place", "layout": "interleaved", "block_nbytes": 64}
     num_calls = int(run_child(**job, source=str(whole), target="").stdout)
     expected = digests(whole)
     generator = random.Random(11)
-    for _ in range(8):
-        folder = make_hf(tmp_path / "folder", ODD)
+    for _ in range(6):
+        folder = make("folder")
         die_at, after = generator.randrange(num_calls), generator.random() < 0.5
         killed = run_child(**job, source=str(folder), target="", die_at=die_at, after=after)
         again = run_child(**job, source=str(folder), target="")

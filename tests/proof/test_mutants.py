@@ -20,7 +20,7 @@ import ropeconv
 from fixtures import make_small
 from ropeconv import HfOptions, Outcome, RopeconvError
 from ropeconv.formats import discover
-from ropeconv.formats.folder import STAMP_KEY
+from ropeconv.formats.stamps import STAMP_KEY
 from ropeconv.proof.scores import Form, check_scores
 from ropeconv.story.conversion import plan_conversion
 from ropeconv.thinking.inventory import take_stock
