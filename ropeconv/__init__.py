@@ -6,9 +6,10 @@
     ropeconv.convert(Path("Llama-3.2-1B/original"), Path("out"), ropeconv.HfOptions())
     verdict = ropeconv.verify(Path("out"), Path("Llama-3.2-1B/original"))
 
-    rows = (ropeconv.Repeat(num_heads, ropeconv.Rope(head_dim)),)
-    q_proj = ropeconv.reorder_rows(wq, rows, source=ropeconv.INTERLEAVED,
-    target=ropeconv.HALF_SPLIT)
+    heads = ropeconv.Repeat(num_heads, ropeconv.Rope(head_dim))
+    q_proj = ropeconv.reorder_rows(
+        wq, heads, source=ropeconv.INTERLEAVED, target=ropeconv.HALF_SPLIT
+    )
 
 Names are loaded when they are first used; nothing here imports torch before a proof needs it.
 """
@@ -21,6 +22,7 @@ from typing import TYPE_CHECKING
 from ropeconv.version import __version__
 
 if TYPE_CHECKING:
+    from ropeconv.moving.effort import Effort
     from ropeconv.proof.detect import LayoutEvidence, detect_layout
     from ropeconv.proof.verdict import Outcome, Verdict
     from ropeconv.story.conversion import (
@@ -50,6 +52,7 @@ __all__ = [
     "HALF_SPLIT",
     "INTERLEAVED",
     "ConversionReport",
+    "Effort",
     "Handling",
     "HfOptions",
     "Inspection",
@@ -75,6 +78,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "ropeconv.moving.effort": ("Effort",),
     "ropeconv.proof.detect": ("LayoutEvidence", "detect_layout"),
     "ropeconv.proof.verdict": ("Outcome", "Verdict"),
     "ropeconv.story.conversion": (

@@ -13,6 +13,7 @@ from shutil import get_terminal_size
 from typing import TYPE_CHECKING, TextIO
 
 from ropeconv.cli.styles import Styled, bad, rendered, soft, strong, wants_color
+from ropeconv.cli.wording import for_users
 from ropeconv.reports.forms import ERROR, Forms
 from ropeconv.reports.text import printable
 from ropeconv.words.errors import Interrupted, RopeconvError, TargetError, UsageError
@@ -133,7 +134,7 @@ def failed(speech: Speech, error: RopeconvError) -> int:
     """Say an error, under --debug after the traceback in hand. Returns its exit code."""
     if speech.debug:
         traceback.print_exc()
-    speech.error(error)
+    speech.error(for_users(error))
     return int(error.exit_code)
 
 

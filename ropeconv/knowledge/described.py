@@ -29,6 +29,7 @@ from ropeconv.knowledge.family import Family, Rule
 from ropeconv.words.errors import UsageError
 from ropeconv.words.layout import LAYOUTS
 
+HOW = "write it as docs/describing-a-family.md shows"
 _KEYS = {"name", "title", "layout", "switch", "sizes", "rows", "stays"}
 _ROW_KEYS = {"name", "rows", "why", "layers", "optional"}
 
@@ -42,16 +43,19 @@ def read_description(text: str, origin: str) -> Family:
     try:
         found = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise UsageError(what=f"`{origin}` is no TOML", why=str(error).lower()) from error
+        raise UsageError(what=f"`{origin}` is no TOML", why=str(error).lower(), fix=HOW) from error
     _check_keys(found, _KEYS, origin, "the description")
     name, layout = (_text(found, key, origin) for key in ("name", "layout"))
     if layout not in LAYOUTS:
         raise UsageError(
-            what=f"`{origin}` says the layout `{layout[:40]}`, expected {' or '.join(LAYOUTS)}"
+            what=f"`{origin}` says the layout `{layout[:40]}`, expected {' or '.join(LAYOUTS)}",
+            fix=HOW,
         )
     sizes = found.get("sizes", {})
     if not isinstance(sizes, dict) or not all(isinstance(v, str) for v in sizes.values()):
-        raise UsageError(what=f"`{origin}` has `sizes` that are no texts, expected formulas")
+        raise UsageError(
+            what=f"`{origin}` has `sizes` that are no texts, expected formulas", fix=HOW
+        )
     rules = tuple(_rule(entry, origin) for entry in _tables(found, "rows", origin))
     if not rules:
         raise UsageError(
@@ -89,14 +93,14 @@ def _rule(entry: dict[str, Any], origin: str) -> Rule:
 def _tables(found: dict[str, Any], key: str, origin: str) -> list[dict[str, Any]]:
     entries = found.get(key, [])
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
-        raise UsageError(what=f"`{origin}` has a `{key}` that is no list of tables")
+        raise UsageError(what=f"`{origin}` has a `{key}` that is no list of tables", fix=HOW)
     return entries
 
 
 def _text(table: dict[str, Any], key: str, origin: str) -> str:
     value = table.get(key)
     if not isinstance(value, str) or not value:
-        raise UsageError(what=f"`{origin}` has no `{key}`", fix="see `ropeconv families NAME`")
+        raise UsageError(what=f"`{origin}` has no `{key}`", fix=HOW)
     return value
 
 
@@ -105,4 +109,5 @@ def _check_keys(table: dict[str, Any], known: set[str], origin: str, where: str)
         raise UsageError(
             what=f"`{origin}` has the key `{stray[0][:60]}` in {where}",
             why=f"it may have {', '.join(sorted(known))}",
+            fix=HOW,
         )

@@ -248,4 +248,5 @@ def _not_rows(text: str) -> RowsError:
         what=f"`{text[:200]}` is not in the notation of rows",
         why="it is made of Keep(n), Rope(r), Repeat(times, ...), the letters of sizes, + - * and"
         " numbers",
+        fix="write for example `Repeat(H, Rope(D))`",
     )

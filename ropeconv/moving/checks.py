@@ -28,7 +28,7 @@ def check_target(target: Path, source: Path, *, overwrite: bool) -> None:
         raise TargetExists(
             what=f"`{target}` exists already",
             why="ropeconv never mixes its output with other files",
-            fix="choose another folder, or add --overwrite to replace this one at the end",
+            fix="choose another folder; `Handling(overwrite=True)` replaces this one at the end",
         )
     if why := _why_not_replace(target):
         raise TargetExists(
@@ -61,11 +61,11 @@ def check_unchanged(source: Checkpoint) -> None:
             raise SourceError(
                 what=f"`{path}` vanished during the run",
                 why=reason(error),
-                fix="bring it back unchanged to go on, or start again with --restart",
+                fix="bring it back unchanged to go on; `Handling(restart=True)` begins afresh",
             ) from error
         if (status.st_size, status.st_mtime_ns) != (file.nbytes, file.mtime_ns):
             raise SourceError(
                 what=f"`{path}` changed during the run",
                 why="its size or time is not what it was when the plan was made",
-                fix="leave the source alone during a run, and start again with --restart",
+                fix="leave the source alone during a run; `Handling(restart=True)` begins afresh",
             )

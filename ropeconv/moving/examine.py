@@ -172,8 +172,7 @@ def _compare_copies(inventory: Inventory, *, allow_drift: bool) -> tuple[Note, .
                 raise Contradiction(
                     what=f"`{tensor.name}` differs between ranks by up to {drift:.3g}",
                     why=f"replicas of a released model differ by at most {MAX_DRIFT:g}",
-                    fix="check that the ranks belong together;"
-                    " --allow-replica-drift takes rank 0's",
+                    fix="check that the ranks belong together; `allow_drift=True` takes rank 0's",
                 )
             if not where or drift > worst:
                 worst, where = drift, tensor.name

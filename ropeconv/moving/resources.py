@@ -100,7 +100,7 @@ def check_needs(needs: Needs, target: Path) -> None:
             what=f"the run needs {needs.memory_nbytes} bytes of memory,"
             f" {needs.memory_free_nbytes} are free",
             why="each job holds one block of whole rows",
-            fix="use fewer --jobs, or end other programs",
+            fix="lower `Effort(jobs=...)`, or end other programs",
         )
 
 

@@ -135,7 +135,7 @@ def _run(side: Runner, tokens_BT: Tensor) -> Tensor:
         raise Unsupported(
             what="transformers is not installed",
             why="the Hugging Face side runs in it",
-            fix="pip install 'ropeconv[transformers]', or leave --logits out",
+            fix="pip install 'ropeconv[transformers]', or pass `logits=None`",
         )
     from transformers import AutoModelForCausalLM  # noqa: PLC0415 - an extra
     from transformers.utils import logging  # noqa: PLC0415
@@ -172,7 +172,9 @@ def _tokens(source: Runner, target: Runner, text: Path | None) -> Tensor:
         data = text.read_bytes()
     except OSError as error:
         raise UsageError(
-            what=f"cannot read `{text}`", why=(error.strerror or str(error)).lower()
+            what=f"cannot read `{text}`",
+            why=(error.strerror or str(error)).lower(),
+            fix="name a text file, or none: random tokens compare logits as well",
         ) from error
     for side in (target, source):
         root = side.inventory.checkpoint.root
@@ -187,7 +189,7 @@ def _tokens(source: Runner, target: Runner, text: Path | None) -> Tensor:
     raise UsageError(
         what=f"`{text}` cannot be turned into tokens",
         why="neither side has a tokenizer.json, and the vocabulary is not that of bytes",
-        fix="leave --text out: random tokens compare logits as well",
+        fix="give no text: random tokens compare logits as well",
     )
 
 

@@ -222,7 +222,10 @@ def not_looked_at(verdict: Verdict) -> tuple[str, ...]:
             " positions move; differences were measured on every head."
         )
     if verdict.logits is None:
-        said.append("Both models as a whole: `--logits` runs them and compares their logits.")
+        said.append(
+            "Both models as a whole: `ropeconv verify checkpoint --logits` runs them and compares"
+            " their logits."
+        )
     return tuple(said)
 
 

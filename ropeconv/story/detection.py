@@ -109,5 +109,5 @@ def check_declared(root: Path, declared: str, detected: Detected) -> None:
     raise Contradiction(
         what=f"the weights of `{root}` do not look {declared}",
         why=detected.why,
-        fix="find out who converted it before; --trust-declared-layout goes on as declared",
+        fix="find out who converted it before; `look=False` goes on as declared",
     )

@@ -142,7 +142,7 @@ def _logits(ours: _Known, theirs: _Known, request: LogitsRequest | None) -> Logi
         raise Unsupported(
             what=f"{ours.inventory.family.title} cannot be run as a whole here",
             why="only Llama and Mistral are written out in ropeconv",
-            fix="leave out --logits: bytes and scores are compared for every family",
+            fix="pass `logits=None`: bytes and scores are compared for every family",
         )
     from ropeconv.proof.logits import Runner, check_logits  # noqa: PLC0415 - torch only when needed
 

@@ -71,6 +71,7 @@ def state_model(
         raise Contradiction(
             what=f"`{claims.origin}` says the epsilon of the norms is {claims.norm_eps:g}",
             why="it keeps a division from failing; 1e-5 and 1e-6 are in use",
+            fix="mend it in the config",
         )
     if claims.norm_eps is None:
         raise NotSaid(
@@ -102,10 +103,12 @@ def state_model(
 
 
 def _check_said(said: Said) -> None:
-    for option, value, least in (("theta", said.theta, 1), ("rope-factor", said.rope_factor, 0)):
+    for name, value, least in (("theta", said.theta, 1), ("rope_factor", said.rope_factor, 0)):
         if value is not None and not least < value <= MOST_SAID:
             raise UsageError(
-                what=f"--{option} is {value:g}, expected more than {least}, at most {MOST_SAID:g}"
+                what=f"`Said({name}={value:g})` cannot be, expected more than {least}, at most"
+                f" {MOST_SAID:g}",
+                fix="say what the model was trained with",
             )
 
 
@@ -222,7 +225,7 @@ def _factor(inventory: Inventory, carried: Claims | None, said: Said, notes: lis
         why="8 (Llama 3.1, 3.3) and 32 (3.2 1B and 3B) differ in the slow half of the"
         " frequencies, which no"
         " short test shows",
-        fix="pass --rope-factor 8 or --rope-factor 32",
+        fix="pass `Said(rope_factor=8)` or `Said(rope_factor=32)`",
     )
 
 
@@ -279,7 +282,7 @@ def _positions(
         positions, why = 2048, "that of Llama 1, by the norms' epsilon"
     else:
         positions, why = 4096, "that of Llama 2"
-    text = f"the context length is {positions}: {why}; say --context-length if it is another"
+    text = f"the context length is {positions}: {why}; no file states it"
     notes.append(Note(kind="inferred", text=text))
     return positions
 

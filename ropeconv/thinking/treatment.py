@@ -231,7 +231,7 @@ def towers_of(family: Family, parts: Iterable[Part], origin: str) -> tuple[Tower
             raise Unsupported(
                 what=f"`{origin}` has no {part.value} tower whose rows could be moved",
                 why=tower.why if tower else f"{family.title} is not known to have one",
-                fix=f"leave out --part {part.value}",
+                fix=f"leave out `Part.{part.name}`",
             )
         found.append(tower)
     return tuple(found)

@@ -31,17 +31,19 @@ class RopeconvError(Exception):
         exit_code: what the command exits with.
         what: what happened.
         why: how we know, or what lies behind it; may be empty.
-        fix: what to do next; may be empty.
+        fix: what to do next; may be empty. Settings are named as in Python: `Said(theta=...)`.
+        usual_fix: of this kind of failure, where none of its own is said.
     """
 
     code = "error"
     exit_code = ExitCode.BUG
+    usual_fix = ""
 
     def __init__(self, *, what: str, why: str = "", fix: str = "") -> None:
         super().__init__(what)
         self.what = what
         self.why = why
-        self.fix = fix
+        self.fix = fix or self.usual_fix
 
     def __str__(self) -> str:
         lines = [self.what]
@@ -70,6 +72,7 @@ class SourceError(RopeconvError):
 
     code = "source-unreadable"
     exit_code = ExitCode.SOURCE
+    usual_fix = "check that it is there, and that you may read it"
 
 
 class NotACheckpoint(SourceError):
@@ -82,18 +85,21 @@ class IncompleteSource(SourceError):
     """A rank, shard, layer or tensor is missing."""
 
     code = "source-incomplete"
+    usual_fix = "download what is missing"
 
 
 class BrokenFile(SourceError):
     """A file whose structure is not what its format requires."""
 
     code = "file-broken"
+    usual_fix = "download or save the file again"
 
 
 class HostileFile(SourceError):
     """A file that asks for something no weights need: code, foreign paths, absurd sizes."""
 
     code = "file-refused"
+    usual_fix = "do not use this file; get the weights from somebody you trust"
 
 
 class Refused(RopeconvError):
@@ -119,6 +125,7 @@ class Contradiction(Refused):
     """Two claims about the source cannot both be true."""
 
     code = "contradiction"
+    usual_fix = "check that config and weights are of one model"
 
 
 class NotSaid(Refused):

@@ -63,6 +63,9 @@ class Keep:
                 fix="check head_dim against rotary_dim",
             )
 
+    def __str__(self) -> str:
+        return f"Keep({self.count})"
+
 
 @dataclass(frozen=True)
 class Rope:
@@ -77,6 +80,9 @@ class Rope:
                 " rows",
                 fix="round an odd rotary dimension down, as the model's own code does",
             )
+
+    def __str__(self) -> str:
+        return f"Rope({self.dim})"
 
 
 @dataclass(frozen=True, init=False)
@@ -94,6 +100,9 @@ class Repeat:
             )
         object.__setattr__(self, "times", times)
         object.__setattr__(self, "parts", parts)
+
+    def __str__(self) -> str:
+        return f"Repeat({', '.join(map(str, (self.times, *self.parts)))})"
 
 
 Rows = Keep | Rope | Repeat
@@ -194,7 +203,7 @@ def reorder_rows(
     if not tensor.shape or tensor.shape[0] != expected:
         raise RowsError(
             what=f"the tensor has the shape {list(tensor.shape)}, expected {expected} rows",
-            why=f"the rows are {parts}",
+            why=f"the rows are `{', '.join(map(str, parts))}`",
             fix="check the head count: key projections have num_kv_heads heads",
         )
     reordered: T = tensor[list(row_order(parts, source, target))]

@@ -105,7 +105,7 @@ def test_verify_without_power_exits_3(converted: Callable[[str], Path]) -> None:
 
 REFUSALS = [
     (2, "usage", ["--max-shard-size", "many"], "llama", "`many` is no size"),
-    (2, "usage", ["--theta", "0"], "llama-first-generation", "--theta is 0"),
+    (2, "usage", ["--theta", "0"], "llama-first-generation", "--theta 0 cannot be"),
     (2, "usage", ["--report", "{out}/r.doc"], "llama", "ends in `.doc`"),
     (4, "not-a-checkpoint", [], "nothing", "does not exist"),
     (5, "not-said", [], "llama-tied", "not by which factor"),

@@ -89,7 +89,7 @@ def test_another_plan_is_refused_until_restart(source: Path, target: Path) -> No
 
     with pytest.raises(AnotherRun, match="another plan") as refused:
         convert(source, target, MetaOptions(num_ranks=2), effort=SMALL)
-    assert "--restart" in refused.value.fix
+    assert "`Handling(restart=True)`" in refused.value.fix
 
     restart = Handling(restart=True)
     convert(source, target, MetaOptions(num_ranks=2), effort=SMALL, handling=restart)

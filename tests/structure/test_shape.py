@@ -7,12 +7,16 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import fields
+from inspect import signature
 from pathlib import Path
 
 import pytest
 
 import ropeconv
 from fixtures import make_small
+from ropeconv.cli.wording import OPTIONS, as_options
+from tests.cli.test_command import FROZEN
 
 PACKAGE = Path(ropeconv.__file__).parent
 MODULES = {
@@ -195,3 +199,94 @@ def test_source_is_ascii() -> None:
     bent = [module for module, path in MODULES.items() if not path.read_bytes().isascii()]
 
     assert bent == []
+
+
+DOCS_PAGES = {"ropeconv.story.families"}  # it writes docs/families.md, about the command
+
+
+def said_by(module: str) -> list[str]:
+    """Texts of a module but docstrings, each f-string as one, with `x` for what is filled in."""
+    tree = ast.parse(MODULES[module].read_text())
+    docs = {
+        id(node.body[0].value)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef)
+        and node.body
+        and isinstance(node.body[0], ast.Expr)
+    }
+    inner = {
+        id(part)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.JoinedStr)
+        for part in ast.walk(node)
+        if part is not node
+    }
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.JoinedStr) and id(node) not in inner:
+            parts = (p.value if isinstance(p, ast.Constant) else "x" for p in node.values)
+            found.append("".join(map(str, parts)))
+        elif isinstance(node, ast.Constant) and id(node) not in docs | inner:
+            found += [node.value] if isinstance(node.value, str) else []
+    return found
+
+
+LIBRARY = [name for name in MODULES if floor_of(name) in FLOORS and floor_of(name) != "cli"]
+
+
+@pytest.mark.parametrize("module", sorted(set(LIBRARY) - DOCS_PAGES))
+def test_library_names_no_option_of_the_command(module: str) -> None:
+    """Whoever calls it from Python has none. A whole command may be named: anyone can run it."""
+    commands = re.compile(r"ropeconv (convert|verify|inspect|families)\b[^`;:]*")
+    options = [text for text in said_by(module) if re.search(r"--[a-z]", commands.sub("", text))]
+
+    assert options == []
+
+
+@pytest.mark.parametrize("module", LIBRARY)
+def test_setting_that_the_library_names_has_an_option(module: str) -> None:
+    """An error that says `Handling(restart=True)` must say --restart on the command line."""
+    setting = re.compile(r"`(?:[A-Z]\w+\()?[a-z_]+=[^`= ]*`|`Part\.\w+`")
+    left = [text for text in said_by(module) if setting.search(as_options(text))]
+
+    assert left == []
+
+
+def test_settings_and_their_options_exist() -> None:
+    parameters = {
+        name
+        for function in (ropeconv.convert, ropeconv.verify)
+        for name in signature(function).parameters
+    }
+    options = {name for names in FROZEN.values() for option in names for name in option.split("/")}
+    for text, option in OPTIONS.items():
+        owner, name = re.findall(r"`(?:(\w+)\()?(\w+)=", text)[0]
+        known = {f.name for f in fields(getattr(ropeconv, owner))} if owner else parameters
+
+        assert name in known, text
+        assert set(re.findall(r"--[a-z-]+", option)) <= options
+    said = {f"--{field.name.replace('_', '-')}" for field in fields(ropeconv.Said)}
+
+    assert said <= options
+    assert as_options("`Said(context_length=9)`") == "--context-length 9"
+
+
+MENDABLE = {
+    "UsageError", "RowsError", "NotSaid", "NotACheckpoint", "AlreadyConverted", "TargetExists",
+    "TargetBusy", "NoRoom", "NoMemory", "AnotherRun", "Interrupted",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_error_that_a_user_can_mend_says_how(module: str) -> None:
+    """Other kinds have a usual fix, or none: what a model is, nobody can mend."""
+    silent = [
+        f"line {node.lineno}: {node.func.id}"
+        for node in ast.walk(ast.parse(MODULES[module].read_text()))
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Name)
+        and node.func.id in MENDABLE
+        and "fix" not in {keyword.arg for keyword in node.keywords}
+    ]
+
+    assert silent == []

@@ -40,4 +40,13 @@ def test_text_of_an_error_is_what_why_fix() -> None:
     error = errors.BrokenFile(what="`x` is cut", why="3 of 4 bytes", fix="download it again")
 
     assert str(error) == "`x` is cut\nwhy: 3 of 4 bytes\nfix: download it again"
-    assert str(errors.BrokenFile(what="`x` is cut")) == "`x` is cut"
+    assert str(errors.Unsupported(what="`x` is new")) == "`x` is new"
+
+
+def test_error_without_a_fix_of_its_own_has_the_usual_one_of_its_kind() -> None:
+    own = errors.BrokenFile(what="`x` is cut", fix="get it by another way")
+    usual = errors.BrokenFile(what="`x` is cut")
+
+    assert own.fix == "get it by another way"
+    assert usual.fix == errors.BrokenFile.usual_fix == "download or save the file again"
+    assert str(usual).endswith("\nfix: download or save the file again")

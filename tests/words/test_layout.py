@@ -195,6 +195,7 @@ def test_reorder_rows_of_another_height_is_refused_with_both_numbers(
         reorder_rows(torch.zeros(shape), Repeat(6, Rope(10)), source=INTERLEAVED, target=HALF_SPLIT)
 
     assert f"the tensor has the shape {list(shape)}, expected 60 rows" == caught.value.what
+    assert caught.value.why == "the rows are `Repeat(6, Rope(10))`", "as one writes them"
     assert caught.value.exit_code == ExitCode.USAGE
 
 
