@@ -1,18 +1,22 @@
 """Conversions beside `cp -r` and what users have today: one run, markdown tables.
 
     python benchmarks/convert.py [--gigabytes 2] [--rounds 5] [--folder DIR] [--parts main ...]
+        [--torchtune PYTHON]
 
 The data are random bytes in the shapes of a small Llama, made first and removed last. Contenders
 take turns within each round, so that a slow moment hits all of them; every number is a median,
 every ratio the median of the rounds' own ratios. Each contender is a process of its own: wall time
-has its start-up, memory is its peak as the kernel counts it.
+has its start-up, memory is its peak as the kernel counts it. Before each run another process fills
+as much memory as the target will take and ends: a virtual machine gives memory that was idle back
+to its host, and whoever takes it again first waits for it (up to 5 s for 2 GB were seen).
 
 warm: the source is in the page cache, nothing is flushed. warm, sync: every target file is flushed
 within the time. cold, sync: the source is dropped from the page cache before, the target flushed.
 
 Parts: main (both formats, both layouts, against cp), peers (safetensors, the steps of transformers'
-script), choices (I/O, jobs, hashes), sharing (an XFS image, as root), inplace, growth (0.25 GB to
---gigabytes doubled thrice).
+script, torchtune if an interpreter with torchtune 0.6 and torchao 0.12 is named), choices (I/O,
+jobs, hashes), sharing (an XFS image, as root), inplace, growth (0.25 GB to --gigabytes doubled
+thrice).
 """
 
 from __future__ import annotations
@@ -83,13 +87,14 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--folder", type=Path, default=None)
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=["main", "peers"])
+    parser.add_argument("--torchtune", type=Path, default=None, metavar="PYTHON")
     parser.add_argument("--step", nargs=3, default=None, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.step:
         STEPS[options.step[0]](Path(options.step[1]), Path(options.step[2]))
         return
     with tempfile.TemporaryDirectory(dir=options.folder, prefix="ropeconv-bench-") as name:
-        bench = Bench(Path(name), options.gigabytes, options.rounds)
+        bench = Bench(Path(name), options.gigabytes, options.rounds, options.torchtune)
         bench.describe()
         for part in options.parts:
             getattr(bench, part)()
@@ -98,10 +103,11 @@ def main() -> None:
 class Bench:
     """The data, and what is measured on them."""
 
-    def __init__(self, root: Path, gigabytes: float, rounds: int) -> None:
+    def __init__(self, root: Path, gigabytes: float, rounds: int, torchtune: Path | None) -> None:
         self.root = root
         self.gigabytes = gigabytes
         self.rounds = rounds
+        self.torchtune = torchtune
         make(root / "hf", gigabytes)
         for ranks in (1, 2):
             command = convert("hf-to-meta", "--mp", str(ranks))
@@ -147,8 +153,11 @@ class Bench:
                 name="the transformers script's steps", source="meta-1", command=step("script")
             ),
         ]
+        if self.torchtune:
+            python = str(self.torchtune)
+            command = step("torchtune", python)
+            others.append(Contender(name="torchtune, Meta to HF", source="meta-1", command=command))
         self.table(WARM, copies, others, rounds=min(2, self.rounds))
-        print("torchtune and torchtitan are not measured here: they are not installed\n")
 
     def choices(self) -> None:
         """I/O, jobs and hashes."""
@@ -289,6 +298,7 @@ def measure(root: Path, contender: Contender, mode: Mode) -> Run:
     source, target = root / contender.source, root / contender.target
     os.sync()
     (chill if mode.cold else warm_up)(source)
+    prime(sum(path.stat().st_size for path in source.iterdir()))
     command = contender.command(source, target)
     own = command[: len(ROPECONV)] == ROPECONV
     if own and not mode.sync:
@@ -345,11 +355,9 @@ def copy(source: Path, target: Path) -> list[str]:
     return ["cp", "-r", str(source), str(target)]
 
 
-def step(name: str) -> Callable[[Path, Path], list[str]]:
+def step(name: str, python: str = sys.executable) -> Callable[[Path, Path], list[str]]:
     """A peer, as a process of its own."""
-    return lambda source, target: [
-        sys.executable, __file__, "--step", name, str(source), str(target)
-    ]  # fmt: skip
+    return lambda source, target: [python, __file__, "--step", name, str(source), str(target)]
 
 
 def make(folder: Path, gigabytes: float) -> None:
@@ -362,6 +370,11 @@ def make(folder: Path, gigabytes: float) -> None:
 def warm_up(folder: Path) -> None:
     """Bring a folder into the page cache."""
     subprocess.run(f"cat {folder}/* > /dev/null", shell=True, check=True)
+
+
+def prime(nbytes: int) -> None:
+    """Have so much memory filled and given back, so that the next program finds it at hand."""
+    subprocess.run([sys.executable, "-c", f"b'1' * int({nbytes})"], check=True)
 
 
 def chill(folder: Path) -> None:
@@ -407,8 +420,8 @@ def make_hf(folder: Path, gigabytes: float, num_shards: int) -> None:
         for name, shape in shapes(layers).items()
     ]
     weight_map: dict[str, str] = {}
-    pool = os.urandom(POOL_NBYTES)
     for number in range(num_shards):
+        pool = os.urandom(POOL_NBYTES)  # another for each file: equal tensors would be tied
         name = f"model-{number + 1:05d}-of-{num_shards:05d}.safetensors"
         share = -(-len(tensors) // num_shards)
         mine = tensors[number * share : (number + 1) * share]
@@ -490,9 +503,42 @@ def script_steps(source: Path, target: Path) -> None:
     shutil.rmtree(temporary)
 
 
+def torchtune_steps(source: Path, target: Path) -> None:
+    """The checkpointer of torchtune for Meta's format, its conversion to HF's names and rows."""
+    import types  # noqa: PLC0415 - a peer's own process
+
+    def nothing(name: str) -> None:
+        del name
+
+    # a kernel that the checkpointer does not use, and that PyTorch 2.13 cannot import
+    unused = types.ModuleType("int8_sdpa_lowering")
+    unused.__getattr__ = nothing  # type: ignore[method-assign]
+    sys.modules["torchao.prototype.inductor.int8_sdpa_lowering"] = unused
+    from safetensors.torch import save_file  # noqa: PLC0415
+    from torchtune.models.convert_weights import tune_to_hf  # noqa: PLC0415
+    from torchtune.training import FullModelMetaCheckpointer  # noqa: PLC0415
+
+    target.mkdir()
+    checkpointer = FullModelMetaCheckpointer(
+        checkpoint_dir=source,
+        checkpoint_files=["consolidated.00.pth"],
+        model_type="LLAMA3",
+        output_dir=target / "output",
+    )
+    params = json.loads((source / "params.json").read_text())
+    state = tune_to_hf(
+        checkpointer.load_checkpoint()["model"],
+        num_heads=params["n_heads"],
+        num_kv_heads=params["n_kv_heads"],
+        dim=params["dim"],
+    )
+    save_file({name: t.contiguous() for name, t in state.items()}, target / "model.safetensors")
+
+
 STEPS: dict[str, Callable[[Path, Path], None]] = {
     "safetensors": load_and_save,
     "script": script_steps,
+    "torchtune": torchtune_steps,
     "make": lambda folder, size: make_hf(folder, float(str(size)), num_shards=3),
 }
 
