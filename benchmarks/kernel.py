@@ -6,7 +6,11 @@ Every number is a median. "time" has the host's share removed: the call is captu
 and its replay is timed, with the L2 cache cleared before each. "call" is the same call as a user
 makes it, host and all. "GB/s" counts q and k read once and written once. "of copy" is the time of
 one device-to-device copy of the same bytes over the contender's. "error" is the relative error of q
-against float64. Liger rotates in place; everything else allocates its result.
+against float64. Liger rotates in place; everything else allocates its result. "backward" is the
+backward pass alone, through autograd for ours, by the kernel's own function for peers.
+
+Last come the host's costs: the median time until a call returns, for one token, so that the device
+has next to nothing to do; and beside it what no Triton kernel with two results can do without.
 
 Peers are used where they are installed: liger-kernel and flash-attn.
 """
@@ -93,7 +97,7 @@ def main() -> None:
     for text in options.shape:
         for dtype in options.dtype:
             compare(Shape.parse(text), DTYPES[dtype], dtype)
-    print(f"\nhost cost of a call, one token, no gradient: {host_microseconds():.1f} us")
+    print_host_costs()
 
 
 def compare(shape: Shape, dtype: torch.dtype, dtype_name: str) -> None:
@@ -148,7 +152,7 @@ def graphed(run: Callable[[], Any]) -> Callable[[], None]:
             run()
     torch.cuda.current_stream().wait_stream(stream)
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
+    with torch.cuda.graph(graph, stream=stream):
         run()
     return graph.replay
 
@@ -157,17 +161,52 @@ def median_ms(run: Callable[[], Any]) -> float:
     return float(do_bench(run, warmup=10, rep=60, return_mode="median"))
 
 
-def host_microseconds() -> float:
-    """The median time until a call returns, with next to nothing for the device to do."""
+@triton.jit
+def nothing(_ptr) -> None:  # type: ignore[no-untyped-def] # noqa: ANN001 - Triton gives the type
+    """A kernel that does nothing: what a launch costs."""
+
+
+def print_host_costs() -> None:
+    """Print the median time until a call returns; in turns, since a machine's pace changes."""
     q = torch.randn(1, 1, 32, 128, device="cuda", dtype=torch.bfloat16)
     k = torch.randn(1, 1, 8, 128, device="cuda", dtype=torch.bfloat16)
+    q_leaf = q.detach().requires_grad_()
     table = make_table(1, 128)
+    complex_table = RopeTable.from_complex(torch.complex(table.cos, table.sin))
+    peers = {
+        contender.name: contender.run
+        for contender in contenders(q, k)
+        if not contender.name.startswith("ours") and "backward" not in contender.name
+    }
+    calls: dict[str, Callable[[], Any]] = {
+        "ours": lambda: apply_rope(q, k, table, layout=HALF_SPLIT),
+        "ours, complex table": lambda: apply_rope(q, k, complex_table, layout=INTERLEAVED),
+        "ours, q alone": lambda: apply_rope(q, None, table, layout=HALF_SPLIT),
+        "ours, gradient recorded": lambda: apply_rope(q_leaf, k, table, layout=HALF_SPLIT),
+        "two allocations": lambda: (torch.empty_like(q), torch.empty_like(k)),
+        "launch of an empty Triton kernel": lambda: nothing[(1,)](q),
+        "both": lambda: (torch.empty_like(q), torch.empty_like(k), nothing[(1,)](q)),
+        **peers,
+    }
+    rounds: dict[str, list[float]] = {name: [] for name in calls}
+    for turn in range(11):
+        for name, call in calls.items():
+            median = host_microseconds(call)
+            if turn:  # the first one compiles
+                rounds[name].append(median)
+    print("\n### host cost, one token of 32/8 x 128, bf16\n")
+    print("| | us | fastest round | slowest round |\n|---|---|---|---|")
+    for name, each in rounds.items():
+        print(f"| {name} | {statistics.median(each):.1f} | {min(each):.1f} | {max(each):.1f} |")
+
+
+def host_microseconds(call: Callable[[], Any]) -> float:
     times = []
-    for turn in range(3000):
+    for turn in range(300):
         if turn % 100 == 0:
             torch.cuda.synchronize()
         start = time.perf_counter()
-        apply_rope(q, k, table, layout=HALF_SPLIT)
+        call()
         times.append(time.perf_counter() - start)
     return statistics.median(times) * 1e6
 
@@ -239,8 +278,19 @@ def ours(name: str, q: Tensor, k: Tensor, table: RopeTable, layout: RopeLayout) 
     q_leaf, k_leaf = q.detach().requires_grad_(), k.detach().requires_grad_()
 
     def there_and_back() -> tuple[Tensor, ...]:
-        q_out, k_out = apply_rope(q_leaf, k_leaf, table, layout=layout)
-        return torch.autograd.grad((q_out, k_out), (q_leaf, k_leaf), (q, k))
+        return torch.autograd.grad(turn(), (q_leaf, k_leaf), (q, k))
+
+    def turn() -> tuple[Tensor, ...]:
+        return apply_rope(q_leaf, k_leaf, table, layout=layout)
+
+    def back() -> tuple[Tensor, ...]:
+        # Autograd goes back on the stream that it came on: one way there for each stream.
+        stream = torch.cuda.current_stream().cuda_stream
+        if stream not in turned:
+            turned[stream] = turn()
+        return torch.autograd.grad(turned[stream], (q_leaf, k_leaf), (q, k), retain_graph=True)
+
+    turned: dict[int, tuple[Tensor, ...]] = {}
 
     return [
         Contender(
@@ -249,13 +299,14 @@ def ours(name: str, q: Tensor, k: Tensor, table: RopeTable, layout: RopeLayout) 
             result=lambda rotated: rotated[0],
             layout=layout,
         ),
+        Contender(name=f"{name}, backward", run=back),
         Contender(name=f"{name}, forward and backward", run=there_and_back, passes=2),
     ]
 
 
 def liger(q: Tensor, k: Tensor, cos: Tensor, sin: Tensor, freqs_cis: Tensor) -> list[Contender]:
     try:
-        rope = importlib.import_module("liger_kernel.ops.rope").rope_forward
+        rope = importlib.import_module("liger_kernel.ops.rope")
         llama4 = importlib.import_module("liger_kernel.ops.llama4_rope").llama4_rope_forward
     except ImportError:
         return []
@@ -263,9 +314,21 @@ def liger(q: Tensor, k: Tensor, cos: Tensor, sin: Tensor, freqs_cis: Tensor) -> 
     q_own, k_own = q.clone(), k.clone()
     q_hf, k_hf = q_own.transpose(1, 2), k_own.transpose(1, 2)
     return [
-        Contender(name="Liger rope", run=lambda: rope(q_hf, k_hf, cos, sin), note="in place"),
+        Contender(
+            name="Liger rope", run=lambda: rope.rope_forward(q_hf, k_hf, cos, sin), note="in place"
+        ),
+        Contender(
+            name="Liger rope, backward",
+            run=lambda: rope.rope_backward(q_hf, k_hf, cos, sin),
+            note="in place",
+        ),
         Contender(
             name="Liger llama4 rope", run=lambda: llama4(q_own, k_own, freqs_cis), note="in place"
+        ),
+        Contender(
+            name="Liger llama4 rope, backward",
+            run=lambda: llama4(q_own, k_own, freqs_cis, imag_sign=-1.0),
+            note="in place",
         ),
     ]
 
@@ -276,18 +339,22 @@ def flash(q: Tensor, k: Tensor, cos: Tensor, sin: Tensor) -> list[Contender]:
     except ImportError:
         return []
 
-    def both(*, interleaved: bool) -> Callable[[], Any]:
-        return lambda: [rotary(x, cos, sin, interleaved=interleaved) for x in (q, k)]
+    def both(layout: RopeLayout, *, conjugate: bool) -> Callable[[], Any]:
+        interleaved = layout is INTERLEAVED
+        return lambda: [
+            rotary(x, cos, sin, interleaved=interleaved, conjugate=conjugate) for x in (q, k)
+        ]
 
     return [
         Contender(
-            name=f"flash-attn rotary {layout}",
-            run=both(interleaved=layout is INTERLEAVED),
-            result=lambda out: out[0],
+            name=f"flash-attn rotary {layout}{', backward' * conjugate}",
+            run=both(layout, conjugate=conjugate),
+            result=None if conjugate else lambda out: out[0],
             layout=layout,
             note="two launches",
         )
         for layout in (HALF_SPLIT, INTERLEAVED)
+        for conjugate in (False, True)
     ]
 
 

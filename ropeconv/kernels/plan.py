@@ -92,6 +92,7 @@ def make_plan(
         q_heads,
         k_heads,
         2 * pairs * q.dtype.itemsize,
+        itemsize=q.dtype.itemsize,
         padded=2 * pairs != rotation.rotary_dim,
         tokens_adjacent=q.stride[token_axis] < q.stride[head_axis],
     )

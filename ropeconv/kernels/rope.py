@@ -93,7 +93,7 @@ def apply_rope(
             else "the rows of a head are not contiguous",
             fix="leave out `in_place`",
         )
-    turn: Any = _Rope.apply if recorded else launch if in_place else _way()
+    turn: Any = _Rope.apply if recorded else _way()
     rotated: tuple[Tensor, Keys] = turn(*tensors, rotation, offsets)
     return rotated
 
@@ -131,7 +131,7 @@ class _Rope(torch.autograd.Function):
 
 
 def _way() -> Callable[..., tuple[Tensor, Tensor | None]]:
-    """Out of place; a compiled graph sees one operator, eager code pays for none."""
+    """A compiled graph sees one operator; eager code pays for none."""
     return _through_operator if torch.compiler.is_compiling() else launch
 
 
@@ -146,7 +146,11 @@ def _through_operator(
     offsets: tuple[int, int],
 ) -> tuple[Tensor, Tensor | None]:
     keys = q.new_empty(0) if k is None else k
-    q_out, k_out = rotate_operator(q, keys, cos, sin, q_ids, k_ids, list(rotation), list(offsets))
+    rest = cos, sin, q_ids, k_ids, list(rotation), list(offsets)
+    if Rotation(*rotation).in_place:
+        rotate_in_place_operator(q, keys, *rest)
+        return q, k
+    q_out, k_out = rotate_operator(q, keys, *rest)
     return q_out, None if k is None else k_out
 
 
@@ -175,3 +179,20 @@ def _(q: Tensor, k: Tensor, *_rest: object) -> tuple[Tensor, Tensor]:
 
 def _like(x: Tensor) -> Tensor:
     return torch.empty_like(x if x.stride(-1) == 1 else x.contiguous())
+
+
+@torch.library.custom_op("ropeconv::rotate_in_place", mutates_args=("q", "k"))
+def rotate_in_place_operator(
+    q: Tensor,
+    k: Tensor,
+    cos: Tensor,
+    sin: Tensor,
+    q_ids: Tensor | None,
+    k_ids: Tensor | None,
+    rotation: list[int],
+    offsets: list[int],
+) -> None:
+    """The same, into q and k themselves."""
+    q_offset, k_offset = offsets
+    keys = k if k.numel() else None
+    launch(q, keys, cos, sin, q_ids, k_ids, tuple(rotation), (q_offset, k_offset))

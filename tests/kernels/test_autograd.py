@@ -128,6 +128,29 @@ def test_compiled_graphs_hold_one_operator(device: torch.device, *, with_k: bool
     assert sum("ropeconv.rotate" in target for target in targets) >= 1
 
 
+@pytest.mark.parametrize("with_k", [True, False])
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch's own tracing
+def test_compiled_graphs_rotate_in_place(device: torch.device, *, with_k: bool) -> None:
+    torch._dynamo.reset()
+    table = table_of(7, 10, device)
+
+    def turn(q: Tensor, k: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        return apply_rope(q, k, table, layout=INTERLEAVED, in_place=True)
+
+    q, k = vectors(device)
+    keys = k if with_k else None
+    want = apply_rope(q, keys, table, layout=INTERLEAVED)
+    with torch.no_grad():
+        got = torch.compile(turn, backend="aot_eager", fullgraph=True)(q, keys)
+
+    assert torch.equal(q, want[0])
+    assert got[0].data_ptr() == q.data_ptr()
+    if want[1] is None:
+        assert got[1] is None
+    else:
+        assert torch.equal(k, want[1])
+
+
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch's own tracing
 def test_compiled_gradients_equal_eager_ones(device: torch.device) -> None:
     torch._dynamo.reset()
