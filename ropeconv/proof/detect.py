@@ -148,6 +148,7 @@ def _by_heads(q: Floats | Tensor, k: Floats | Tensor, head_dim: int) -> tuple[Fl
         raise RowsError(
             what=f"query weights {list(q.shape)} and key weights {list(k.shape)} do not fit",
             why="both are matrices, and read the same hidden state",
+            fix="pass pairs of (q_proj, k_proj) of one layer",
         )
     hidden_size = q.shape[1]
     q_KGDC = _scaled(q).reshape(k_rows // head_dim, -1, head_dim, hidden_size)
