@@ -87,7 +87,12 @@ Layers = Annotated[
 ]
 Sample = Annotated[
     int | None,
-    typer.Option("--sample", metavar="N", min=1, help="Compare the scores of N layers only."),
+    typer.Option(
+        "--sample",
+        metavar="N",
+        min=1,
+        help="Compare the scores of N layers only, evenly spread; not with --layers.",
+    ),
 ]
 
 UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING
 
 from ropeconv.cli.progress import progress_of
 from ropeconv.cli.speech import Speech
+from ropeconv.cli.stopwatch import Stopwatch
 from ropeconv.cli.styles import Styled, bad, good, unsure
 from ropeconv.moving.effort import Effort
 from ropeconv.proof.verdict import Finding, LogitsCheck, Outcome, ScoreCheck, Verdict
+from ropeconv.reports.forms import timed
 from ropeconv.reports.sentences import repair, without_numbers
 from ropeconv.reports.text import size
 from ropeconv.story.verification import LogitsRequest, check_this_machine, verify
@@ -46,7 +48,8 @@ def verify_and_show(
     effort: Effort,
 ) -> None:
     """Prove, show, and exit with what was found."""
-    with progress_of(speech) as listen:
+    with progress_of(speech) as progress:
+        watch = Stopwatch(progress)
         verdict = verify(
             target,
             source,
@@ -55,8 +58,9 @@ def verify_and_show(
             sample=sample,
             logits=logits,
             effort=effort,
-            listen=listen,
+            listen=watch,
         )
+    speech.forms = timed(speech.forms, watch.seconds)
     speech.machine(verdict)
     _show(speech, verdict)
     if (mend := repair(verdict)) is not None:

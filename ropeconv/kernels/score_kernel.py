@@ -100,8 +100,8 @@ def _scores(
 @triton.jit
 def _begins(ptr, stride_b, stride_t, stride_h, sequence, token, head):
     """Where the head of each row of a tile begins, [rows, 1]."""
-    token = token.to(tl.int64) * stride_t
-    return ptr + (sequence * stride_b + token + head.to(tl.int64) * stride_h)[:, None]
+    own = ptr + (sequence * stride_b + head.to(tl.int64) * stride_h)
+    return (own + token.to(tl.int64) * stride_t)[:, None]
 
 
 @triton.jit
@@ -132,10 +132,15 @@ def score_kernel(
     k_at = tl.arange(0, HEADS * KEYS)
     query = tile // key_blocks * QUERIES + q_at % QUERIES
     key = tile % key_blocks * KEYS + k_at % KEYS
-    q_head = first_head + q_at // QUERIES
-    k_head = first_head + k_at // KEYS
-    q_live = (query < queries) & (q_head < heads)
-    k_live = (key < keys) & (k_head < heads)
+    q_live = query < queries
+    k_live = key < keys
+    q_head = first_head
+    k_head = first_head
+    if HEADS > 1:
+        q_head += q_at // QUERIES
+        k_head += k_at // KEYS
+        q_live &= q_head < heads
+        k_live &= k_head < heads
     q_sequence = (q_head // q_heads).to(tl.int64)
     k_sequence = (k_head // q_heads).to(tl.int64)
     q_row = tl.load(q_rows_ptr + q_sequence * queries + query, mask=q_live, other=0)

@@ -24,7 +24,7 @@ from ropeconv.proof.projection import hidden_states, project
 from ropeconv.proof.scores import Form
 from ropeconv.proof.verdict import LayerScores, Outcome, ScoreCheck
 from ropeconv.thinking.inventory import Inventory, WholeTensor
-from ropeconv.words.events import BytesDone, Listener, WorkDone, WorkPlanned
+from ropeconv.words.events import LayerDone, LayersPlanned, Listener, WorkDone
 from ropeconv.words.layout import Keep, Repeat, Rope, Rows, num_rows
 
 # isort: split
@@ -56,10 +56,9 @@ def check_family_scores(
         dim = dims.pop()
         probe = make_probe(source.model.rope, dim, source.model.max_positions or MIN_CONTEXT)
         positions = probe.positions
-        sizes = [sum(t.nbytes for t in _rotating(source.inventory, at)) for at in wanted]
-        listen(WorkPlanned(title="comparing scores", total_nbytes=sum(sizes)))
+        listen(LayersPlanned(title="comparing scores", num_layers=len(wanted)))
         angles = make_angles(source.model.rope, dim, probe, device)
-        for layer, nbytes in zip(wanted, sizes, strict=True):
+        for layer in wanted:
             ours, theirs = (
                 ScoreForm(q=x_TSr, k=x_TSr, layout=form.inventory.layout, table=angles.plain)
                 for form in (source, target)
@@ -69,7 +68,7 @@ def check_family_scores(
             found.append(
                 compare_forms(ours, theirs, angles=angles, layer=layer, hidden_size=widest)
             )
-            listen(BytesDone(nbytes=nbytes))
+            listen(LayerDone(layer=layer))
         listen(WorkDone(title="comparing scores"))
     outcome, why = judge(found)
     if not found:

@@ -22,7 +22,7 @@ from ropeconv.proof.probe import Probe, make_probe
 from ropeconv.proof.projection import hidden_states, project
 from ropeconv.proof.verdict import ByDistance, LayerScores, ScoreCheck
 from ropeconv.thinking.inventory import Inventory, WholeTensor
-from ropeconv.words.events import BytesDone, Listener, WorkDone, WorkPlanned
+from ropeconv.words.events import LayerDone, LayersPlanned, Listener, WorkDone
 from ropeconv.words.frequencies import frequencies
 from ropeconv.words.model import Model
 
@@ -49,13 +49,13 @@ def check_scores(
     model = source.model
     probe = make_probe(model.rope, model.geometry.head_dim, model.max_positions)
     device = torch.device("cuda" if BACKEND == "cuda" else "cpu")
-    listen(WorkPlanned(title="comparing scores", total_nbytes=_layer_nbytes(source) * len(layers)))
+    listen(LayersPlanned(title="comparing scores", num_layers=len(layers)))
     angles = make_angles(model.rope, model.geometry.head_dim, probe, device)
     table = _table(target, probe, device)
     found = []
     for layer in layers:
         found.append(_compare_layer(source, target, layer, probe, angles, table))
-        listen(BytesDone(nbytes=_layer_nbytes(source)))
+        listen(LayerDone(layer=layer))
     listen(WorkDone(title="comparing scores"))
     outcome, why = judge(found)
     return ScoreCheck(
@@ -147,12 +147,3 @@ def _projection(inventory: Inventory, layer: int, name: str) -> WholeTensor:
     tensor = inventory.find(f"model.layers.{layer}.self_attn.{name}_proj.weight")
     assert tensor is not None
     return tensor
-
-
-def _layer_nbytes(form: Form) -> int:
-    names = ("q_proj.weight", "k_proj.weight")
-    return sum(
-        tensor.nbytes
-        for tensor in form.inventory.tensors
-        if tensor.layer == 0 and tensor.name.endswith(names)
-    )

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Any
 
 # A result's forms take that result only; the type checker cannot say so for a table of tables.
-Forms = Mapping[str, Callable[[Any], str]]
+Forms = Mapping[str, Callable[..., str]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,9 +17,16 @@ class Form:
     module: str  # of this package
     name: str
 
-    def __call__(self, result: object) -> str:
-        """The result in this form."""
-        return str(getattr(import_module(f"ropeconv.reports.{self.module}"), self.name)(result))
+    def __call__(self, result: object, *about: object) -> str:
+        """The result in this form; `about` is what else a form wants to know."""
+        render = getattr(import_module(f"ropeconv.reports.{self.module}"), self.name)
+        return str(render(result, *about))
+
+
+def timed(forms: Forms, seconds: Mapping[str, float]) -> Forms:
+    """The same forms, where JUnit says how long each part took; the others have no clock."""
+    junit = forms[".xml"]
+    return {**forms, ".xml": lambda result: junit(result, seconds)}
 
 
 CONVERSION: Forms = {

@@ -2,12 +2,16 @@
 
 Each check and each layer is a testcase. A difference is a failure; a check without power, or one
 that did not run, is an error of type "inconclusive"; a layer that was not chosen is skipped.
+
+Times are those of one run, so they are given beside the verdict; without them, equal verdicts make
+equal files.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree as ET
 
@@ -38,10 +42,16 @@ class _Case:
     message: str = ""
     text: str = ""
     skipped: bool = False
+    seconds: float | None = None  # None: nobody looked at a clock
 
 
-def verdict_junit(verdict: Verdict) -> str:
-    """A proof."""
+def verdict_junit(verdict: Verdict, seconds: Mapping[str, float] = MappingProxyType({})) -> str:
+    """A proof.
+
+    Args:
+        verdict: what was found.
+        seconds: how long each check took, by its name, and each layer, by `layer N`.
+    """
     properties = {
         "target": str(verdict.target.path),
         "source": str(verdict.source.path),
@@ -59,7 +69,10 @@ def verdict_junit(verdict: Verdict) -> str:
         )
         for check in checks(verdict)
     ]
-    suites = {"checks": about, "layers": _layers(verdict)}
+    suites = {
+        title: [replace(case, seconds=seconds.get(case.name)) for case in cases]
+        for title, cases in (("checks", about), ("layers", _layers(verdict)))
+    }
     return _document("ropeconv verify checkpoint", suites, properties)
 
 
@@ -114,7 +127,7 @@ def _layers(verdict: Verdict) -> list[_Case]:
 
 def _numbers(layer: LayerScores) -> str:
     if not layer.groups:
-        return "not a number"
+        return "the projections of one side or both hold NaN or infinity"
     return (
         f"largest difference {number(layer.max_difference)}, bound {number(layer.bound)}, weakest"
         f" control {number(layer.control)}"
@@ -125,7 +138,9 @@ def _document(
     name: str, suites: dict[str, Sequence[_Case]] | dict[str, list[_Case]], about: dict[str, str]
 ) -> str:
     every = [case for cases in suites.values() for case in cases]
-    root = ET.Element("testsuites", {"name": name, **_counts(every)})
+    whole = next(iter(suites.values()))  # the layers' times are within that of the scores
+    times = {key: value for key, value in _counts(whole).items() if key == "time"}
+    root = ET.Element("testsuites", {"name": name, **_counts(every), **times})
     for title, cases in suites.items():
         if not cases:
             continue
@@ -146,14 +161,18 @@ def _counts(cases: Sequence[_Case]) -> dict[str, str]:
     return {
         "tests": str(len(cases)),
         **{name: str(tags.count(tag)) for name, tag in counts.items()},
-        "time": "0",  # reports of equal verdicts are equal, so they have no clock
+        **_time([case.seconds for case in cases if case.seconds is not None]),
     }
 
 
+def _time(seconds: Sequence[float]) -> dict[str, str]:
+    return {"time": f"{sum(seconds):.3f}"} if seconds else {}
+
+
 def _add(suite: ET.Element, classname: str, case: _Case) -> None:
-    place = ET.SubElement(
-        suite, "testcase", {"classname": classname, "name": printable(case.name), "time": "0"}
-    )
+    about = {"classname": classname, "name": printable(case.name)}
+    about |= _time([] if case.seconds is None else [case.seconds])
+    place = ET.SubElement(suite, "testcase", about)
     message = {"message": printable(case.message)}
     if case.skipped:
         ET.SubElement(place, "skipped", message)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,12 +26,12 @@ from ropeconv.thinking.config_map import Said, state_model
 from ropeconv.thinking.family_model import differing_keys, state_family
 from ropeconv.thinking.inventory import Inventory, take_stock
 from ropeconv.words.errors import Unsupported, UsageError
-from ropeconv.words.events import Listener, nobody
+from ropeconv.words.events import CheckBegun, CheckDone, Listener, nobody
 from ropeconv.words.model import Model
 from ropeconv.words.parts import Part
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from ropeconv.formats.checkpoint import Checkpoint
     from ropeconv.kernels.selfcheck import KernelReport
@@ -80,34 +81,53 @@ def verify(
         source: the one that it was made from, in any supported format.
         said: what no file says of a Meta side: the same as was said for the conversion.
         layers: those whose scores are compared; None for all. Bytes are always compared in full.
-        sample: compare the scores of that many layers, evenly spread; for smoke runs.
+        sample: compare the scores of that many layers, evenly spread; for smoke runs. Not
+            together with `layers`.
         logits: also run both models as a whole.
         effort: threads and block size.
         listen: hears of progress.
 
     Raises:
         RopeconvError: one of the two cannot be read or understood.
+        UsageError: the model has no such layers, or both `layers` and `sample` choose.
     """
     effort = effort or Effort(jobs=default_jobs())
     both = [discover(path) for path in (source, target)]
     # a tower that moved is stamped on one side only: the other must know its rows too
     towers = {part for checkpoint in both for part, _ in checkpoint.tower_stamps}
     ours, theirs = (_know(checkpoint, said or Said(), towers) for checkpoint in both)
-    exact = check_exact(ours.inventory, theirs.inventory, effort, listen)
-    stated = theirs.inventory.checkpoint.claims.dtype
-    config = check_configs(ours.model, theirs.model, stated_dtype=stated)
-    if not ours.inventory.family.has_every_shape:
-        config = _whole_configs(ours, theirs, config)
     chosen = _chosen_layers(ours.model.geometry.num_layers, layers, sample)
-    scores = _scores(ours, theirs, exact, config, chosen, listen)
+    with _check("bytes", listen):
+        exact = check_exact(ours.inventory, theirs.inventory, effort, listen)
+    with _check("config", listen):
+        config = _configs(ours, theirs)
+    with _check("scores", listen):
+        scores = _scores(ours, theirs, exact, config, chosen, listen)
+    with _check("logits", listen):
+        whole = _logits(ours, theirs, logits)
     return Verdict(
         target=theirs.side,
         source=ours.side,
         exact=exact,
         config=config,
         scores=scores,
-        logits=_logits(ours, theirs, logits),
+        logits=whole,
     )
+
+
+@contextmanager
+def _check(name: str, listen: Listener) -> Iterator[None]:
+    listen(CheckBegun(name=name))
+    yield
+    listen(CheckDone(name=name))
+
+
+def _configs(ours: _Known, theirs: _Known) -> ConfigCheck:
+    stated = theirs.inventory.checkpoint.claims.dtype
+    config = check_configs(ours.model, theirs.model, stated_dtype=stated)
+    if ours.inventory.family.has_every_shape:
+        return config
+    return _whole_configs(ours, theirs, config)
 
 
 def _whole_configs(ours: _Known, theirs: _Known, config: ConfigCheck) -> ConfigCheck:
@@ -125,6 +145,12 @@ def _whole_configs(ours: _Known, theirs: _Known, config: ConfigCheck) -> ConfigC
 
 def _chosen_layers(depth: int, layers: Sequence[int] | None, sample: int | None) -> tuple[int, ...]:
     if layers is not None:
+        if sample is not None:
+            raise UsageError(
+                what="both a list of layers and a number of layers are given",
+                why="each alone chooses the layers whose scores are compared",
+                fix="give the list, or the number",
+            )
         if any(not 0 <= layer < depth for layer in layers):
             raise UsageError(
                 what=f"the model has layers 0 to {depth - 1}", fix="name layers among them"

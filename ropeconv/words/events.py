@@ -23,13 +23,42 @@ class BytesDone:
 
 
 @dataclass(frozen=True, kw_only=True)
+class LayersPlanned:
+    """A stretch of work begins that goes layer by layer, and takes time rather than bytes."""
+
+    title: str
+    num_layers: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerDone:
+    """One more layer is finished."""
+
+    layer: int  # its number in the model
+
+
+@dataclass(frozen=True, kw_only=True)
 class WorkDone:
     """The stretch of work ended well."""
 
     title: str
 
 
-Event = WorkPlanned | BytesDone | WorkDone
+@dataclass(frozen=True, kw_only=True)
+class CheckBegun:
+    """A part of a proof begins: bytes, config, scores or logits."""
+
+    name: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckDone:
+    """That part of a proof has its outcome."""
+
+    name: str
+
+
+Event = WorkPlanned | BytesDone | LayersPlanned | LayerDone | WorkDone | CheckBegun | CheckDone
 Listener = Callable[[Event], None]
 
 

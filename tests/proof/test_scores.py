@@ -23,6 +23,7 @@ from ropeconv.proof.probe import Probe, make_probe
 from ropeconv.proof.projection import hidden_states, project
 from ropeconv.proof.verdict import Control, LayerScores
 from ropeconv.thinking.inventory import take_stock
+from ropeconv.words.errors import UsageError
 from ropeconv.words.frequencies import Llama3, RopeSettings, frequencies
 from ropeconv.words.layout import HALF_SPLIT, INTERLEAVED, Rope, RopeLayout, row_order
 from tests.conftest import SMALL
@@ -259,6 +260,12 @@ def test_probe_has_a_position_near_a_quarter_period_of_every_pair(theta: float, 
     assert missed == []
     assert len(set(probe.positions)) == len(probe.positions)
     assert {0, 1, 2, 4, 4096}.issubset(probe.positions)
+
+
+def test_list_of_layers_and_a_number_of_them_are_refused(converted: Callable[[str], Path]) -> None:
+    """Either alone chooses; one of the two would be ignored in silence."""
+    with pytest.raises(UsageError, match="both a list of layers and a number"):
+        ropeconv.verify(converted("llama"), SMALL / "llama", layers=[0], sample=1)
 
 
 def test_model_of_head_dim_2_is_inconclusive_as_a_whole(tmp_path: Path) -> None:

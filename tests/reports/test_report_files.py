@@ -110,6 +110,10 @@ def test_inconclusive_run_writes_its_report_and_exits_with_3(
     assert "Why there is no verdict" in (tmp_path / "report.html").read_text(encoding="utf-8")
     root = ET.parse(tmp_path / "report.xml").getroot()
     assert (root.get("tests"), root.get("failures"), root.get("errors")) == ("5", "0", "3")
+    times = {case.attrib["name"]: float(case.attrib["time"]) for case in root.iter("testcase")}
+    assert set(times) == {"bytes", "config", "scores", "layer 0", "layer 1"}
+    assert 0 < times["layer 0"] <= times["scores"]
+    assert float(root.attrib["time"]) >= times["bytes"] + times["scores"]
 
 
 def test_right_run_has_distances_and_exits_with_0(

@@ -197,6 +197,28 @@ def test_junit_counts_are_those_of_its_testcases(
     assert len(set(names)) == len(names)
 
 
+def test_junit_has_the_times_that_it_is_told() -> None:
+    """The layers are a part of the scores, so they are not counted twice."""
+    told = {"bytes": 1.25, "config": 0.0004, "scores": 2.5, "layer 0": 1.0, "layer 1": 1.5}
+    root = ET.fromstring(verdict_junit(cases.same(), told).encode())
+    times = {case.get("name"): case.get("time") for case in root.iter("testcase")}
+
+    assert times == {
+        "bytes": "1.250", "config": "0.000", "scores": "2.500", "layer 0": "1.000",
+        "layer 1": "1.500", "layer 2": None,
+    }  # fmt: skip
+    assert [suite.get("time") for suite in root] == ["3.750", "2.500"]
+    assert root.get("time") == "3.750"
+
+
+def test_junit_without_times_has_none() -> None:
+    """Equal verdicts make equal files."""
+    made = verdict_junit(cases.same())
+
+    assert made == verdict_junit(cases.same())
+    assert "time" not in {key for place in ET.fromstring(made).iter() for key in place.attrib}
+
+
 def test_junit_failures_carry_the_diagnosis() -> None:
     root = ET.fromstring(verdict_junit(cases.different()).encode())
     failures = {
