@@ -6,6 +6,7 @@ A formula is an expression of Python's syntax, read and never executed:
     table.key        a key of a nested table; an absent table or key is None
     keys[layer]      an entry of a list, one for each layer; or of a table by its key, where a
                      number may be written with leading zeros, and an absent key is None
+    {}               a table without entries
     a or b           a, unless it is None, false or zero
     + - * // %       arithmetic; == != < in not, a if c else b
     int(x)           x rounded down
@@ -108,6 +109,8 @@ def _value(node: ast.expr, names: Mapping[str, Any]) -> Any:  # noqa: ANN401
             return _COMPARE[type(op)](_value(left, names), _value(right, names))
         case ast.IfExp(test=test, body=body, orelse=other):
             return _value(body if _value(test, names) else other, names)
+        case ast.Dict(keys=[]):
+            return {}
         case ast.Tuple(elts=elts) | ast.List(elts=elts):
             return tuple(_value(element, names) for element in elts)
         case ast.Call(func=ast.Name(id="int"), args=[argument], keywords=[]):

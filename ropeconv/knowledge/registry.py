@@ -13,14 +13,13 @@ from ropeconv.knowledge.families.latent import LATENT
 from ropeconv.knowledge.families.llama import LLAMA, MISTRAL
 from ropeconv.knowledge.families.refused import REFUSED
 from ropeconv.knowledge.families.towers import TOWERS
+from ropeconv.knowledge.families.unusual import UNUSUAL
 from ropeconv.knowledge.families.varied import VARIED
 from ropeconv.knowledge.family import Family
 from ropeconv.words.errors import BrokenFile, Unsupported
 
-FAMILIES = {
-    family.name: family
-    for family in (LLAMA, MISTRAL, *DENSE, *FUSED, *LATENT, *VARIED, *REMOTE, *COMPOSITE, *TOWERS)
-}
+_LANGUAGE = (LLAMA, MISTRAL, *DENSE, *FUSED, *LATENT, *VARIED, *UNUSUAL)
+FAMILIES = {family.name: family for family in (*_LANGUAGE, *REMOTE, *COMPOSITE, *TOWERS)}
 REMOTE_CODE = frozenset(family.name for family in REMOTE)  # transformers has no code to measure
 
 

@@ -15,6 +15,7 @@ from ropeconv.proof.jacobian import (
     Measured,
     ProbeReport,
     expected_partners,
+    experts_of,
     is_near,
     norms_of,
     partners_of,
@@ -24,7 +25,7 @@ from ropeconv.proof.jacobian import (
     replaced,
     without,
 )
-from ropeconv.proof.tiny_models import tiny_config, tiny_model
+from ropeconv.proof.tiny_models import tiny_config, tiny_model, token_ids
 from ropeconv.proof.tiny_towers import KINDS
 from ropeconv.proof.tower_probe import probe_tower
 
@@ -60,11 +61,13 @@ def probe(model_type: str, **changed: Any) -> ProbeReport:  # noqa: ANN401 - val
             units = torch.zeros(batch, rows)
             units[starts[name] : starts[name] + rows] = torch.eye(rows)
             hooks.enter_context(replaced(module, units[:, None]))
+        for module in experts_of(model, family):
+            hooks.enter_context(replaced(module, torch.zeros(())))
         for module in norms_of(model, family):
             hooks.enter_context(without(module))
         seen = hooks.enter_context(recording(model))
         with torch.no_grad():
-            model(input_ids=torch.full((batch, 2), 3), use_cache=False)
+            model(input_ids=token_ids(config, torch.full((batch, 2), 3)), use_cache=False)
     measured = []
     names = config.to_dict()
     for name, _, rows in projections:
@@ -72,10 +75,10 @@ def probe(model_type: str, **changed: Any) -> ProbeReport:  # noqa: ANN401 - val
         # attention inside the parent, or the parent of an `attention` inside it (codegen, exaone)
         calls = [c for at, calls in seen.items() if is_near(at, parent) for c in calls]
         if calls:
-            expected = expected_partners(family, name + ".weight", names) if family else None
+            table = expected_partners(family, name + ".weight", names, rows) if family else None
             entries = slice(starts[name], starts[name] + rows)
             partners = partners_of(tuple(x[entries] for x in calls[0]))
-            measured.append(Measured(name=name, partners=partners, expected=expected))
+            measured.append(Measured(name=name, partners=partners, expected=table))
     return ProbeReport(model_type=model_type, measured=tuple(measured), is_known=family is not None)
 
 

@@ -12,12 +12,13 @@ import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from ropeconv.knowledge.families.dense import INNER
 from ropeconv.knowledge.family import Family, parse_rows
 from ropeconv.thinking.sizes import Sizes
-from ropeconv.words.layout import Keep, Repeat, Rope, RopeLayout, Rows, num_rows
+from ropeconv.words.layout import Keep, Repeat, Rope, RopeLayout, Rows
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -158,10 +159,41 @@ def recording(model: Any) -> Iterator[dict[str, list[tuple[Tensor, Tensor]]]]:  
             if type(module).__name__.endswith("Attention"):
                 hook = module.register_forward_pre_hook(lambda at, _inputs: inside.append(at))
                 undo.callback(hook.remove)
+            if type(module).__name__.endswith("Indexer"):
+                undo.enter_context(_indexing(module, listen))
             if "_attn" in vars(type(module)):  # GPT-J and its kin, older than the interface
                 module._attn = _telling(module, module._attn, listen)  # noqa: SLF001
                 undo.callback(delattr, module, "_attn")
         yield seen
+
+
+@contextmanager
+def _indexing(module: nn.Module, listen: Any) -> Iterator[None]:  # noqa: ANN401
+    """Tells of the first product of four axes in each run of an indexer: its queries and keys."""
+    torch: Any = import_module("torch")
+    matmul = torch.matmul
+
+    def told(one: Tensor, other: Tensor) -> Any:  # noqa: ANN401
+        if one.ndim == other.ndim == 4:  # noqa: PLR2004 - batch, heads and tokens, dimension
+            torch.matmul = matmul
+            key = other.transpose(-1, -2)
+            by_token = one.shape[1] == key.shape[2]  # [B, T, H, D], and not [B, H, T, D]
+            listen(module, one.transpose(1, 2) if by_token else one, key)
+        return matmul(one, other)
+
+    def begin(_module: object, _inputs: object) -> None:
+        torch.matmul = told
+
+    def end(_module: object, _inputs: object, _output: object) -> None:
+        torch.matmul = matmul
+
+    hooks = (module.register_forward_pre_hook(begin), module.register_forward_hook(end))
+    try:
+        yield
+    finally:
+        torch.matmul = matmul
+        for hook in hooks:
+            hook.remove()
 
 
 def _telling(module: nn.Module, inner: Any, listen: Any) -> Any:  # noqa: ANN401
@@ -173,19 +205,30 @@ def _telling(module: nn.Module, inner: Any, listen: Any) -> Any:  # noqa: ANN401
 
 
 def projections_of(model: Any, family: Family | None) -> list[tuple[str, nn.Module, int]]:  # noqa: ANN401
-    """Name, module and rows of every projection that may rotate, indexers aside."""
+    """Name, module and rows of every projection that may rotate."""
     found = []
     for name, module in model.named_modules():
         weight = getattr(module, "weight", None)
-        if weight is None or weight.ndim != 2 or ".indexer." in name:  # noqa: PLR2004 - a matrix
+        if weight is None or weight.ndim != 2:  # noqa: PLR2004 - a matrix
             continue
         rules = family.matches(name + ".weight") if family else []
         is_usual = family is None and name.rpartition(".")[2] in USUAL
-        if any(rule.rotates for rule, _ in rules) or is_usual:
+        if any("Rope(" in rule.rows for rule, _ in rules) or is_usual:
             if type(module).__name__.endswith("Norm"):
                 continue
             found.append((name, module, weight.shape[0]))
     return found
+
+
+def experts_of(model: Any, family: Family | None) -> list[nn.Module]:  # noqa: ANN401
+    """Experts that make rotary rows: their tokens are in no order that a probe knows."""
+    return [
+        module
+        for name, module in model.named_modules()
+        if getattr(getattr(module, "weight", None), "ndim", 0) == 3  # noqa: PLR2004 - of experts
+        and family is not None
+        and any(rule.rotates for rule, _ in family.matches(name + ".weight"))
+    ]
 
 
 def norms_of(model: Any, family: Family | None) -> list[nn.Module]:  # noqa: ANN401
@@ -195,7 +238,7 @@ def norms_of(model: Any, family: Family | None) -> list[nn.Module]:  # noqa: ANN
         for name, module in model.named_modules()
         if type(module).__name__.endswith("Norm")
         and (
-            any(rule.rotates for rule, _ in family.matches(name + ".weight"))
+            any("Rope(" in rule.rows for rule, _ in family.matches(name + ".weight"))
             if family
             else "attn." in name
         )
@@ -250,15 +293,16 @@ def partners_of(call: tuple[Tensor, ...]) -> Partners:
     return tuple(found)
 
 
-def expected_partners(family: Family, name: str, names: dict[str, Any]) -> Partners:
+def expected_partners(family: Family, name: str, names: dict[str, Any], rows: int) -> Partners:
+    """What the table says of the rows of one projection."""
     if not family.sizes:  # the whole tables of Llama and Mistral
         family = INNER[family.name]
     sizes = Sizes(family, names, "the tiny config")
     for rule, layer in family.matches(name):
         if sizes.applies(rule, layer):
-            return _pairs(parse_rows(rule.rows, sizes.of(layer)), family.layout)
-    rule, layer = family.matches(name)[0]
-    return (None,) * num_rows(*parse_rows(rule.rows, sizes.of(layer)))
+            layout = rule.aside or family.layout
+            return _pairs(parse_rows(rule.rows, sizes.of(layer)), layout)
+    return (None,) * rows
 
 
 def _pairs(parts: tuple[Rows, ...], layout: RopeLayout) -> Partners:
@@ -285,4 +329,7 @@ def _pairs(parts: tuple[Rows, ...], layout: RopeLayout) -> Partners:
 
 
 def is_near(at: str, parent: str) -> bool:
+    """Whether the calls of one module see what the projections of the other make."""
+    if ("indexer" in at.split(".")) != ("indexer" in parent.split(".")):
+        return False
     return at == parent or at.startswith(parent + ".") or parent.startswith(at + ".")

@@ -51,6 +51,7 @@ SIZES: dict[str, Any] = {
     "sliding_window": 8,
 }
 LEFT_OUT = object()
+SEVERAL_CODES = {"kyutai_speech_to_text"}  # types that read a token of each codebook at once
 
 _LATENT = {"num_key_value_heads": 6, "head_dim": 6}
 _SECTIONS = {
@@ -141,7 +142,16 @@ SPECIAL: dict[str, dict[str, Any]] = {
     "falcon_h1": {**_MAMBA, "mamba_d_ssm": 24, "mamba_n_heads": 4, "mamba_d_head": 6},
     "glm": _PART,
     "glm4": _PART,
+    "jetmoe": {"kv_channels": 10, "num_key_value_heads": 3, "num_attention_heads": LEFT_OUT},
+    "kyutai_speech_to_text": {"ffn_dim": 22, "codebook_vocab_size": 13, "num_codebooks": 2,
+                              "audio_pad_token_id": 5},
     "mimo_v2_flash": {"rope_parameters": _EACH_KIND, "v_head_dim": 10, "num_key_value_heads": 1},
+    "minimax_m3_vl_text": {**_PART_INSIDE, "index_head_dim": 8, "index_block_size": 2,
+                           "index_topk_blocks": 2, "index_local_blocks": 1,
+                           "layer_types": ["full_attention", "minimax_m3_sparse"] * 2},
+    "mistral_large4_text": {**_LATENT, "no_rope_layers": [1, 0, 1, 1]},
+    "mllama_text_model": {"cross_attention_layers": [1], "head_dim": LEFT_OUT},
+    "moshi": {"ffn_dim": 22},
     "nemotron": _PART,
     "qwen3_5_moe_text": _DELTA,
     "qwen3_5_text": _DELTA,
@@ -150,10 +160,20 @@ SPECIAL: dict[str, dict[str, Any]] = {
     "mistral4": {**_LATENT, "head_dim": 12, "qk_nope_head_dim": 6},
     "persimmon": {"partial_rotary_factor": 0.6, "head_dim": LEFT_OUT},
     "phi": {"partial_rotary_factor": 0.6, "head_dim": LEFT_OUT, "qk_layernorm": True},
+    "phi4_multimodal": {
+        "audio_config": {"hidden_size": 8, "intermediate_size": 8, "num_blocks": 1,
+                         "num_attention_heads": 2, "nemo_conv_channels": 4},
+        "vision_config": {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1,
+                          "num_attention_heads": 2, "image_size": 28, "crop_size": 28},
+    },
     "qwen2_5_vl_text": _SECTIONS,
     "qwen2_vl_text": _SECTIONS,
     "stablelm": {"qk_layernorm": True, "partial_rotary_factor": 0.6},
     "youtu": _LATENT,
+    "zamba2": {**_MAMBA, "layers_block_type": ["linear_attention", "hybrid"] * 2,
+               "use_mem_rope": True, "use_shared_attention_adapter": True, "adapter_rank": 3,
+               "num_mem_blocks": 2, "mamba_ngroups": 1, "n_mamba_heads": 12,
+               "num_key_value_heads": 6, "kv_channels": LEFT_OUT, "head_dim": LEFT_OUT},
     "cohere_compass_text": {"layer_types": ["sliding_attention", "full_attention"] * 2,
                             "rope_parameters": {
                                 "full_attention": None,
@@ -211,6 +231,11 @@ def made_config(model_type: str, sizes: Mapping[str, Any], changed: Mapping[str,
     chosen = {key: value for key, value in sizes.items() if key in known or hasattr(plain, key)}
     chosen |= changed
     return kind(**{key: value for key, value in chosen.items() if value is not LEFT_OUT})
+
+
+def token_ids(config: Any, ids: Any) -> Any:  # noqa: ANN401
+    """The tokens in the form that the model reads."""
+    return ids[..., None] if config.model_type in SEVERAL_CODES else ids
 
 
 def tiny_model(config: Any, attention: str = "eager") -> Any:  # noqa: ANN401

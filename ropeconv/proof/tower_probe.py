@@ -69,9 +69,9 @@ def probe_tower(model_type: str) -> ProbeReport:
         Measured(
             name=name,
             partners=partners_of(tuple(torch.cat(x) for x in zip(*calls[name], strict=True))),
-            expected=expected_partners(family, name + ".weight", names) if family else None,
+            expected=expected_partners(family, name + ".weight", names, rows) if family else None,
         )
-        for name, _, _ in projections
+        for name, _, rows in projections
     ]
     return ProbeReport(model_type=model_type, measured=tuple(measured), is_known=family is not None)
 

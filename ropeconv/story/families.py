@@ -180,7 +180,8 @@ def _runtime(family: Family) -> str:
 def as_markdown() -> str:
     """docs/families.md: every supported model type, and every refused one with its reason."""
     rows = [
-        f"| `{line.name}` | {line.title} | {line.layout or 'as its language model'} |"
+        f"| `{line.name}` | {line.title} | {line.layout or 'as its language model'}"
+        f"{' (read)' if line.name in REMOTE_CODE else ''} |"
         f" {_forms(FAMILIES[line.name])} | {line.other} |"
         for line in list_families()
         if line.name not in BY_TYPE
@@ -238,10 +239,10 @@ _INTRODUCTION = """\
 work for the model types below. `ropeconv families NAME` explains each tensor of one, and
 `ropeconv families --probe NAME` measures it on the installed transformers.
 
-Every row but three kinds is measured in the tests: the Jacobian of the model's own rotation, inside
-its own attention, gives pairs, span and layers. The three are models whose code comes with the
-checkpoint (read, not measured), models of vision and language (their language model and their tower
-are rows of their own), and indexers of sparse attention (tested by running the model).
+Every row but two kinds is measured in the tests: the Jacobian of the model's own rotation, inside
+its own attention or the indexer of a sparse one, gives pairs, span and layers. The two are models
+of vision and language (their language model and their tower are rows of their own), and models
+whose code comes with the checkpoint: their layout was read there, and the table says "read".
 
 The layout is that of the files in Hugging Face's format. Rows are in the notation of the tables:
 `Keep(n)` stays, `Rope(r)` is one rotary span, `Repeat(times, ...)` repeats; letters are sizes from

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ropeconv.knowledge.registry import FAMILIES
 from ropeconv.proof.jacobian import recording, register
-from ropeconv.proof.tiny_models import tiny_config, tiny_model
+from ropeconv.proof.tiny_models import tiny_config, tiny_model, token_ids
 from ropeconv.words.layout import HALF_SPLIT, INTERLEAVED, RopeLayout
 
 RUNNABLE = (
@@ -39,6 +39,7 @@ RUNNABLE = (
     "doge",
     "dots1",
     "dots3_note_text",
+    "emu3_text_model",
     "ernie4_5",
     "ernie4_5_moe",
     "ernie4_5_vl_moe_text",
@@ -82,7 +83,9 @@ RUNNABLE = (
     "internlm3",
     "iquestcoder",
     "jais2",
+    "jetmoe",
     "kolibri1",
+    "kyutai_speech_to_text",
     "laguna",
     "lfm2",
     "lfm2_moe",
@@ -100,8 +103,11 @@ RUNNABLE = (
     "ministral3",
     "mistral",
     "mistral4",
+    "mistral_large4_text",
     "mixtral",
+    "mllama_text_model",
     "modernbert-decoder",
+    "moshi",
     "nemotron",
     "olmo",
     "olmo2",
@@ -111,6 +117,7 @@ RUNNABLE = (
     "persimmon",
     "phi",
     "phi3",
+    "phi4_multimodal",
     "phimoe",
     "qwen2",
     "qwen2_5_vl_text",
@@ -132,6 +139,7 @@ RUNNABLE = (
     "starcoder2",
     "vaultgemma",
     "youtu",
+    "zamba2",
 )
 # the same family with another form of its tensors
 VARIANTS: tuple[tuple[str, dict[str, Any]], ...] = (
@@ -174,7 +182,7 @@ def load(kind: Any, folder: Path, attention: str) -> Any:
 def run(model: Any) -> tuple[Tensor, list[Tensor]]:
     """Logits, and the scores before the softmax of each attention, by the order of layers."""
     with torch.no_grad(), recording(model) as seen:
-        logits = model(input_ids=TOKENS, use_cache=False)[0]
+        logits = model(input_ids=token_ids(model.config, TOKENS), use_cache=False)[0]
     scores = []
     for name in sorted(seen):
         for query, key in seen[name]:

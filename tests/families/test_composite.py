@@ -29,26 +29,44 @@ TOWER = {
 LANGUAGE = {
     "aria": "aria_text",
     "aya_vision": "cohere2",
+    "cohere_compass": "cohere_compass_text",
+    "emu3": "emu3_text_model",
+    "fuyu": "persimmon",
     "gemma3": "gemma3_text",
+    "gemma4": "gemma4_text",
+    "gemma4_unified": "gemma4_unified_text",
     "glm4v": "glm4v_text",
     "internvl": "qwen2",
     "llava": "llama",
     "mistral3": "mistral",
+    "mllama": "mllama_text_model",
     "paligemma": "gemma",
     "qwen2_5_vl": "qwen2_5_vl_text",
     "qwen2_vl": "qwen2_vl_text",
     "qwen3_5": "qwen3_5_text",
     "qwen3_vl": "qwen3_vl_text",
     "qwen3_vl_moe": "qwen3_vl_moe_text",
+    "qwen4_exp": "qwen4_exp_text",
     "smolvlm": "llama",
 }
+# parts beside the language model, where they are not one tower for images
+OTHER_PARTS: dict[str, dict[str, Any]] = {
+    "emu3": {"vq_config": {"base_channels": 32, "channel_multiplier": [1], "num_res_blocks": 1,
+                           "attn_resolutions": [], "codebook_size": 8},
+             "vocabulary_map": {"<|extra_200|>": 1, "<image>": 2, "<|visual token 000000|>": 3}},
+    "fuyu": {"patch_size": 2},
+    "gemma4": {},
+    "gemma4_unified": {},
+}  # fmt: skip
 
 
 def _tiny(name: str) -> Any:
     kind = transformers.CONFIG_MAPPING[name]
-    tower = kind().vision_config.to_dict()
-    tower.update({key: value for key, value in TOWER.items() if key in tower})
-    config = kind(text_config=tiny_config(LANGUAGE[name]).to_dict(), vision_config=tower)
+    parts = OTHER_PARTS.get(name)
+    if parts is None:
+        tower = kind().vision_config.to_dict()
+        parts = {"vision_config": {key: TOWER.get(key, value) for key, value in tower.items()}}
+    config = kind(text_config=tiny_config(LANGUAGE[name]).to_dict(), **parts)
     torch.manual_seed(0)
     model = transformers.AutoModelForImageTextToText.from_config(
         config, attn_implementation="eager", experts_implementation="eager"

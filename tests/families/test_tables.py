@@ -227,6 +227,28 @@ def test_name_when_unknown_then_explaining_is_refused() -> None:
         explain("lama")
 
 
+def test_assistant_when_all_keys_are_the_target_models_then_queries_move(
+    made: Callable[..., Path], tmp_path: Path
+) -> None:
+    """Layers that use another layer's keys have none of their own; here all do."""
+    no_keys = {f"{AT}{name}.weight".replace(".", "__"): None for name in ("k_proj", "k_norm")}
+    text = {**CONFIG, "model_type": "gemma4_text", "num_kv_shared_layers": 1,
+            "layer_types": ["full_attention"], "global_head_dim": 10}  # fmt: skip
+    config = {"model_type": "gemma4_assistant", "text_config": text}
+    folder = made(config, pre_projection__weight=(60, 8), **no_keys)
+    relayout(folder, tmp_path / "moved", INTERLEAVED)
+    moved = load_file(tmp_path / "moved" / "model.safetensors")
+
+    assert moved[AT + "q_proj.weight"][:4, 0].tolist() == [0, 5, 1, 6]
+    assert moved["pre_projection.weight"].equal(_numbered((60, 8)))
+
+
+def test_values_when_made_from_key_rows_then_refused(made: Callable[..., Path]) -> None:
+    error = _refusal(made({"model_type": "gemma4_text", "attention_k_eq_v": True}), Unsupported)
+
+    assert "values are made" in error.why
+
+
 DESCRIPTION = """
 name = "new_model"
 layout = "half-split"

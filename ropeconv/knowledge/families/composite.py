@@ -23,29 +23,39 @@ _BASES = (
     "language_model.model.",
     "language_model.",
     "model.text_model.",
+    "text_model.model.",
     "model.",
+    "",
 )
 _TOWER = "a tower for images or sound, which keeps its own layout"
 _STAYS = (
-    ("{model.,}{vision_tower,vision_model,visual,vision_embed_tokens,audio_tower,image_tower}.*",
+    ("{model.,}{vision_tower,vision_model,visual,vision_embed_tokens,audio_tower,image_tower,vqmodel,vision_encoder}.*",
      _TOWER),
     (
-        "{model.,}{multi_modal_projector,connector,mlp1,mlp_AR,embed_vision,embed_audio,aligner,resampler_model}.*",
+        "{model.,}{multi_modal_projector,connector,mlp1,mlp_AR,embed_vision,embed_audio,aligner,resampler_model,pre_mm_projector_norm,patch_merger,vision_language_adapter,pre_projection,post_projection,masked_embedding}.*",
         "between a tower and the language model",
     ),
     ("{model.,}{image_newline,image_norm,view_seperator}", "between images"),
-    ("{model.,}language_model.lm_head.weight", "the output is not rotated"),
+    ("{model.,}{language_model,text_model}.lm_head.weight", "the output is not rotated"),
 )  # fmt: skip
 
 _VISION = (
     # model type, title, its tower; empty where the config says which
     ("aria", "Aria", ""),
     ("aya_vision", "Aya Vision", ""),
+    ("cohere_compass", "Command with vision", ""),
     ("cohere2_vision", "Command A Vision", ""),
+    ("dots3_note", "dots 3 note", ""),
+    ("emu3", "Emu 3", ""),
     ("ernie4_5_vl_moe", "ERNIE 4.5 VL", "ernie4_5_vl_moe_vision"),
     ("exaone4_5", "EXAONE 4.5", "exaone4_5_vision"),
+    ("fuyu", "Fuyu", ""),
     ("gemma3", "Gemma 3", ""),
     ("gemma3n", "Gemma 3n", ""),
+    ("gemma4", "Gemma 4", ""),
+    ("gemma4_assistant", "Gemma 4 assistant", ""),
+    ("gemma4_unified", "Gemma 4 unified", ""),
+    ("gemma4_unified_assistant", "Gemma 4 unified assistant", ""),
     ("glm4v", "GLM-4.1V", "glm4v_vision"),
     ("glm4v_moe", "GLM-4.5V", "glm4v_moe_vision"),
     ("glm_ocr", "GLM-OCR", "glm_ocr_vision"),
@@ -58,6 +68,8 @@ _VISION = (
     ("llava_next", "LLaVA-NeXT", ""),
     ("llava_onevision", "LLaVA-OneVision", ""),
     ("mistral3", "Mistral Small 3.1 and Ministral 3, with vision", "pixtral"),
+    ("mistral_large4", "Mistral Large 4", ""),
+    ("mllama", "Llama 3.2 Vision", ""),
     ("paligemma", "PaliGemma", ""),
     ("qwen2_vl", "Qwen 2 VL", "qwen2_vl_vision"),
     ("qwen2_5_vl", "Qwen 2.5 VL", "qwen2_5_vl_vision"),
@@ -65,12 +77,14 @@ _VISION = (
     ("qwen3_vl_moe", "Qwen 3 VL MoE", "qwen3_vl_moe_vision"),
     ("qwen3_5", "Qwen 3.5", "qwen3_5_vision"),
     ("qwen3_5_moe", "Qwen 3.5 MoE", "qwen3_5_moe_vision"),
+    ("qwen4_exp", "Qwen 4 Exp", ""),
     ("smolvlm", "SmolVLM", ""),
     ("video_llama_3", "VideoLLaMA 3", "video_llama_3_vision"),
     ("vipllava", "VipLLaVA", ""),
 )
 _AUDIO = (
     ("glmasr", "GLM-ASR", "glmasr_encoder"),
+    ("moss_transcribe_diarize", "MOSS transcribe and diarize", ""),
     ("voxtral", "Voxtral", ""),
 )
 _BOTH = ("model.", "")

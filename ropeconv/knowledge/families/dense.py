@@ -75,6 +75,22 @@ GEMMA3N = (
      "outside the attention"),
     ("{base}{altup_projections,altup_unembed_projections}.*", "outside the attention"),
 )  # fmt: skip
+CROSS = (
+    (LAYER + "cross_attn.*", "cross-attention has no positions"),
+    (LAYER + "{cross_attn_attn_gate,cross_attn_mlp_gate}", "cross-attention has no positions"),
+)
+M3_INDEXER = tuple(
+    Rule(
+        name=AT + "indexer." + name + ".weight",
+        rows=rows,
+        optional=True,
+        why="the indexer's heads are rotated as the main ones are",
+    )
+    for name, rows in (
+        ("q_proj", "Repeat(X, Rope(r), Keep(I - r))"),
+        ("{k_proj,q_norm,k_norm}", "Rope(r), Keep(I - r)"),
+    )
+)
 INSIDE = "rope_parameters.partial_rotary_factor"
 BY_THETA = "layer_rope_theta[layer] if layer_rope_theta else True"
 
@@ -84,6 +100,7 @@ PLAIN = (
     _plain("bitnet", "BitNet b1.58"),
     _plain("cwm", "Code World Model"),
     _plain("diffllama", "DiffLlama", also=((AT + "groupnorm.weight", "acts on values"),)),
+    _plain("emu3_text_model", "Emu 3, text"),
     _plain("falcon_h1", "Falcon-H1"),
     _plain("gemma", "Gemma", D="head_dim or 256"),
     _plain("gemma2", "Gemma 2", D="head_dim or 256"),
@@ -100,6 +117,7 @@ PLAIN = (
     _plain("ministral", "Ministral"),
     _plain("ministral3", "Ministral 3"),
     _plain("mixtral", "Mixtral"),
+    _plain("mllama_text_model", "Llama 3.2 Vision, text", also=CROSS),
     _plain("olmo", "OLMo"),
     _plain("phimoe", "Phi-3.5 MoE"),
     _plain("qwen2", "Qwen 1.5, 2 and 2.5"),
@@ -194,7 +212,8 @@ WITH_NORMS = (
     _plain("qwen2_5_vl_text", "Qwen 2.5 VL, text"),
     _plain("glm4v_moe_text", "GLM-4.5V, text", r=part(0.5)),
     _plain("gemma3n_text", "Gemma 3n, text", NORMED, D="head_dim or 256", also=GEMMA3N),
-    _plain("minimax_m3_vl_text", "MiniMax-M3, text", NORMED, r=part(1.0, INSIDE)),
+    _plain("minimax_m3_vl_text", "MiniMax-M3, text", (*NORMED, *M3_INDEXER),
+           r=part(1.0, INSIDE), X="index_n_heads", I="index_head_dim"),
     _plain("qwen3_next", "Qwen 3 Next", GATED, r=part(0.25), D="head_dim or 256"),
     _plain("qwen3_5_text", "Qwen 3.5, text", GATED, r=part(0.25), D="head_dim or 256"),
     _plain("qwen3_5_moe_text", "Qwen 3.5 MoE, text", GATED, r=part(0.25), D="head_dim or 256"),

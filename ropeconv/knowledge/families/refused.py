@@ -64,14 +64,10 @@ REFUSED = {
     "diffusion_gemma": _SHARED,
     "roformer": _VALUE,
     "clvp": _VALUE,
-    "nanochat": "it rotates half-split pairs in the opposite direction, which a reorder cannot"
-    " express",
-    "zaya": "convolutions over channels lie between its projections and its rotation",
-    "jetmoe": "its queries come from the experts of its attention",
-    "mistral_large4": "layers share keys, and it learns a factor for each frequency",
-    "mistral_large4_text": "layers share keys, and it learns a factor for each frequency",
-    "moshi": "its depth decoder has weights of three axes under the same names",
-    "kyutai_speech_to_text": "its depth decoder has weights of three axes under the same names",
+    "nanochat": "it rotates half-split pairs in the opposite direction: beside the order of rows, the"
+    " two of each pair would have to change places, which no name of a layout says",
+    "zaya": "convolutions over groups of channels lie between its projections and its rotation, and"
+    " their inputs and outputs would have to be reordered too",
     # towers of models of vision or sound and language
     **dict.fromkeys(
         (
@@ -89,5 +85,4 @@ REFUSED = {
     "gemma3n_audio": "it adds relative positions to its scores; it rotates nothing",
     "gemma4_audio": "it adds relative positions to its scores; it rotates nothing",
     "voxtral_encoder": "its positions are embeddings added to its input; it rotates nothing",
-    "zamba2": "adapters of its shared attention carry the same rows",
 }

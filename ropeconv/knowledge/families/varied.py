@@ -29,6 +29,7 @@ from ropeconv.knowledge.family import Family, Rule
 from ropeconv.words.layout import HALF_SPLIT, INTERLEAVED
 
 _KIND = "(layer_types[layer] if layer_types else 'full_attention')"
+_OWN = "(per_layer_config or {})[layer]"
 _OUTSIDE = "outside the attention"
 
 # Ling 3: the last layer of each group has latent attention, and so have layers of further tokens
@@ -141,8 +142,8 @@ def _gemma4(name: str, title: str) -> Family:
         rules=(query, query_norm, *(replace(rule, layers=_OWN_KEYS) for rule in (key, key_norm))),
         sizes=sizes(D="head_dim or 256"),
         layer_sizes=(
-            ("D", f"per_layer_config[layer].head_dim or {_GEMMA4_D}"),
-            ("K", f"per_layer_config[layer].num_key_value_heads or {_GEMMA4_K}"),
+            ("D", f"{_OWN}.head_dim or {_GEMMA4_D}"),
+            ("K", f"{_OWN}.num_key_value_heads or {_GEMMA4_K}"),
         ),
         stays=(
             *stays(),
@@ -209,10 +210,10 @@ VARIED = (
         ),
         sizes=INDEX_SIZES,
         layer_sizes=(
-            ("H", "per_layer_config[layer].num_attention_heads or num_attention_heads"),
-            ("N", "per_layer_config[layer].qk_nope_head_dim or qk_nope_head_dim"),
-            ("r", "per_layer_config[layer].qk_rope_head_dim or qk_rope_head_dim"),
-            ("R", "per_layer_config[layer].kv_lora_rank or kv_lora_rank"),
+            ("H", f"{_OWN}.num_attention_heads or num_attention_heads"),
+            ("N", f"{_OWN}.qk_nope_head_dim or qk_nope_head_dim"),
+            ("r", f"{_OWN}.qk_rope_head_dim or qk_rope_head_dim"),
+            ("R", f"{_OWN}.kv_lora_rank or kv_lora_rank"),
         ),
         stays=stays(),
         needs=(
