@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 from threading import Event
 
-from ropeconv.formats import hf, meta
+from ropeconv.formats import hf, meta, only_format
+from ropeconv.formats.checkpoint import Checkpoint
 from ropeconv.formats.folder import MANIFEST
 from ropeconv.moving.checks import check_target
 from ropeconv.moving.effort import Effort, default_jobs
@@ -23,7 +25,7 @@ from ropeconv.thinking.manifest import render_manifest
 from ropeconv.thinking.plan import Plan
 from ropeconv.thinking.to_hf import plan_hf
 from ropeconv.thinking.to_meta import plan_meta
-from ropeconv.words.errors import Contradiction
+from ropeconv.words.errors import AlreadyConverted, Contradiction
 from ropeconv.words.events import Listener, nobody
 from ropeconv.words.model import Format, Note, WeightsFile
 
@@ -117,7 +119,7 @@ def plan_conversion(
 
     The source is in the other format than the options'.
     """
-    checkpoint = meta.discover(source) if isinstance(options, HfOptions) else hf.discover(source)
+    checkpoint = _discover(source, options)
     inventory = take_stock(checkpoint)
     evidence = examine(inventory, allow_drift=allow_drift)
     model, inferred = state_model(inventory, evidence, said or Said())
@@ -139,6 +141,22 @@ def plan_conversion(
         rope_freqs=options.rope_freqs,
         notes=notes,
     )
+
+
+def _discover(source: Path, options: HfOptions | MetaOptions) -> Checkpoint:
+    target = Format.HF if isinstance(options, HfOptions) else Format.META
+    if only_format(source) is target:
+        title, back = {
+            Format.HF: ("Hugging Face's", "hf-to-meta"),
+            Format.META: ("Meta's", "meta-to-hf"),
+        }[target]
+        raise AlreadyConverted(
+            what=f"`{source}` is in {title} format already",
+            why="by the names of its files",
+            fix="use it as it is; the other way is"
+            f" `ropeconv convert {back} {quote(str(source))} DST`",
+        )
+    return meta.discover(source) if target is Format.HF else hf.discover(source)
 
 
 def convert(

@@ -6,9 +6,10 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from shlex import quote
 from threading import Event
 
-from ropeconv.formats import hf
+from ropeconv.formats import hf, only_format
 from ropeconv.formats.checkpoint import Checkpoint, read_text
 from ropeconv.formats.folder import MANIFEST
 from ropeconv.formats.safetensors import Header, read_header, restamped_header
@@ -33,6 +34,7 @@ from ropeconv.thinking.relayout import plan_relayout
 from ropeconv.words.errors import Unsupported
 from ropeconv.words.events import Listener, nobody
 from ropeconv.words.layout import RopeLayout
+from ropeconv.words.model import Format
 from ropeconv.words.parts import Part
 
 
@@ -67,6 +69,12 @@ def plan_new_layout(
     Raises:
         AlreadyConverted: the rows are in that layout already.
     """
+    if only_format(source) is Format.META:
+        raise Unsupported(
+            what=f"`{source}` is in Meta's format",
+            why="rows alone are moved within Hugging Face's format",
+            fix=f"convert both: `ropeconv convert meta-to-hf {quote(str(source))} DST`",
+        )
     checkpoint = hf.discover(source, stamps)
     inventory = take_stock(checkpoint, trust_stamp=True, described=described, parts=parts)
     known = inventory.family.has_every_shape

@@ -76,7 +76,7 @@ class SourceError(RopeconvError):
 
 
 class NotACheckpoint(SourceError):
-    """No weights of a known format at that path, or of another format than was asked for."""
+    """No weights of a known format at that path."""
 
     code = "not-a-checkpoint"
 
@@ -116,7 +116,7 @@ class Unsupported(Refused):
 
 
 class AlreadyConverted(Refused):
-    """The source is already in the layout that was asked for."""
+    """The source is already in the layout, or the format, that was asked for."""
 
     code = "already-converted"
 

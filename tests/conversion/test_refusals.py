@@ -16,6 +16,8 @@ import ropeconv
 from fixtures import make_small
 from ropeconv import HfOptions, MetaOptions, RopeconvError, Said
 from ropeconv.formats.stamps import STAMP_KEY
+from ropeconv.story.relayout import relayout
+from ropeconv.words.layout import HALF_SPLIT
 
 Tensors = dict[str, torch.Tensor]
 PTH = "consolidated.00.pth"
@@ -273,9 +275,36 @@ def test_source_in_the_format_asked_for_is_refused(
 ) -> None:
     meta, hf = meta_copy(tmp_path), hf_copy(converted, tmp_path)
 
-    assert "looks like Hugging Face's format" in refusal(hf, HfOptions()).why
-    assert "looks like Meta's format" in refusal(meta, MetaOptions()).why
-    assert refusal(hf, HfOptions()).code == "not-a-checkpoint"
+    for source, options, title, back in (
+        (hf, HfOptions(), "Hugging Face's", "hf-to-meta"),
+        (meta, MetaOptions(), "Meta's", "meta-to-hf"),
+    ):
+        error = refusal(source, options)
+
+        assert (error.code, int(error.exit_code)) == ("already-converted", 5)
+        assert error.what == f"`{source}` is in {title} format already"
+        assert f"`ropeconv convert {back} {source} DST`" in error.fix
+
+
+def test_source_in_meta_format_whose_rows_alone_shall_move_is_refused(tmp_path: Path) -> None:
+    source = meta_copy(tmp_path)
+    with pytest.raises(RopeconvError) as caught:
+        relayout(source, tmp_path / "out", HALF_SPLIT)
+
+    assert caught.value.code == "unsupported"
+    assert f"`ropeconv convert meta-to-hf {source} DST`" in caught.value.fix
+
+
+@pytest.mark.parametrize("name", ["config.json", "params.json", "notes.txt"])
+def test_folder_without_weights_is_no_checkpoint_in_either_direction(
+    tmp_path: Path, name: str
+) -> None:
+    """One of neither format is unreadable (4), not refused (5): there is nothing to recognise."""
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / name).write_text("{}")
+    for options in (HfOptions(), MetaOptions()):
+        assert int(refusal(source, options).exit_code) == 4
 
 
 @pytest.mark.parametrize("stamp", ["interleaved", "spiral"])

@@ -42,7 +42,8 @@ def edit(path: Path, **changes: Any) -> None:
 
 
 def plan(folder: Path) -> None:
-    options = HfOptions() if (folder / "params.json").exists() else MetaOptions()
+    is_meta = "params.json" in {path.name for path in folder.iterdir()}  # it may lead nowhere
+    options = HfOptions() if is_meta else MetaOptions()
     plan_conversion(folder, options)
 
 
