@@ -13,7 +13,6 @@ from ropeconv.cli.styles import good
 from ropeconv.moving.effort import Effort
 from ropeconv.reports.text import size
 from ropeconv.story.conversion import ConversionReport, Handling, HfOptions, MetaOptions, convert
-from ropeconv.story.relayout import described_family, relayout, relayout_in_place
 from ropeconv.thinking.config_map import Said
 from ropeconv.words.layout import HALF_SPLIT, INTERLEAVED, RopeLayout
 from ropeconv.words.model import Note
@@ -77,6 +76,8 @@ def relayout_and_show(
     dry_run: bool,
 ) -> None:
     """Within Hugging Face's format; without a target the source is rewritten where it lies."""
+    from ropeconv.story.relayout import described_family, relayout, relayout_in_place
+
     described = None if family is None else described_family(family)
     chosen = tuple(part for part in Part if part in parts)
     with progress_of(speech) as listen, stopping() as stop:

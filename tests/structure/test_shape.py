@@ -93,6 +93,49 @@ def test_reordering_knows_no_name_of_a_layout() -> None:
 
 
 HEAVY = ("torch", "triton", "numpy", "transformers", "safetensors")
+DRAWN = {"rich.console", "rich.progress", "rich.markup"}  # 45 ms, for a bar that a person looks at
+WORK = ("story", "formats", "knowledge", "thinking", "proof", "kernels")  # of a command that runs
+
+
+def imported_by(*arguments: str) -> set[str]:
+    """Names of all modules that a command imports."""
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "ropeconv", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=PACKAGE.parent,
+    )
+    assert done.returncode == 0, done.stderr[-500:]
+    return {line.rsplit("|", 1)[-1].strip() for line in done.stderr.splitlines() if "|" in line}
+
+
+@pytest.mark.parametrize("arguments", [["--version"], ["--help"], ["convert", "-h"]])
+def test_command_that_does_nothing_imports_no_work(arguments: list[str]) -> None:
+    found = imported_by(*arguments)
+
+    assert "ropeconv.cli.app" in found, "the control"
+    assert {name for name in found if name.startswith("ropeconv.") and floor_of(name) in WORK} == (
+        set()
+    )
+    assert {name for name in found if name.startswith("ropeconv.reports.")} == {
+        "ropeconv.reports.forms",
+        "ropeconv.reports.text",
+    }
+    assert found & DRAWN == set()
+
+
+def test_form_of_a_report_is_imported_when_it_is_asked_for(tmp_path: Path) -> None:
+    words = ("convert", "meta-to-hf", str(make_small.FOLDER / "llama"), "--dry-run")
+    plain = imported_by(*words, str(tmp_path / "a"))
+    asked = imported_by(*words, str(tmp_path / "a"), "--report", str(tmp_path / "a.md"))
+    forms = {f"ropeconv.reports.{name}_report" for name in ("json", "junit", "markdown", "html")}
+
+    assert "ropeconv.story.conversion" in plain, "the control"
+    assert plain & (forms | DRAWN | {"ropeconv.story.relayout", "ropeconv.story.verification"}) == (
+        set()
+    )
+    assert asked & forms == {"ropeconv.reports.markdown_report"}
 
 
 @pytest.mark.parametrize(
@@ -109,16 +152,8 @@ def test_command_that_proves_nothing_imports_nothing_heavy(
 ) -> None:
     """A broken GPU driver must not break a conversion, nor slow the start down."""
     arguments = [word.format(target=tmp_path / "out") for word in arguments]
-    done = subprocess.run(
-        [sys.executable, "-X", "importtime", "-m", "ropeconv", *arguments],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=PACKAGE.parent,
-    )
-    imported = {line.rsplit("|", 1)[-1].strip() for line in done.stderr.splitlines() if "|" in line}
+    imported = imported_by(*arguments)
 
-    assert done.returncode == 0, done.stderr[-500:]
     assert "ropeconv.cli.main" in imported
     assert {name for name in imported if name.split(".")[0] in HEAVY} == set()
 
