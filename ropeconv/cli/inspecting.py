@@ -24,7 +24,6 @@ def _show(speech: Speech, found: Inspection) -> None:
     sizes = f"hidden {geometry.hidden_size}, intermediate {geometry.intermediate_size}"
     sizes += f", vocabulary {geometry.vocab_size}"
     dtypes = ", ".join(f"{count} {dtype}" for dtype, count in found.dtypes)
-    theta = "not stated" if found.theta is None else f"{found.theta:g}"
     files = counted(found.num_weight_files, "file")
     ranks = f", {found.num_ranks} ranks" if found.num_ranks > 1 else ""
     origin = "its stamp" if found.stamp else "format and family"
@@ -35,7 +34,7 @@ def _show(speech: Speech, found: Inspection) -> None:
         ("layers", str(geometry.num_layers)),
         ("heads", heads),
         ("sizes", sizes),
-        ("rope", f"theta {theta}, scaling {found.scaling}"),
+        ("rope", found.rotation),
         ("tensors", f"{found.num_parameters:,} parameters in {found.num_tensors}: {dtypes}"),
     ]
     if found.detected is not None:

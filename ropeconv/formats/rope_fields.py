@@ -8,9 +8,10 @@ fields, and both are written.
 
 from __future__ import annotations
 
-from typing import assert_never
+from dataclasses import dataclass
+from typing import Any, assert_never
 
-from ropeconv.formats.fields import Fields
+from ropeconv.formats.fields import LARGEST, Fields
 from ropeconv.words.errors import BrokenFile, Contradiction, NotSaid, Unsupported
 from ropeconv.words.frequencies import (
     Default,
@@ -69,6 +70,63 @@ def read_rope(config: Fields) -> tuple[float | None, Scaling]:
             fix="add `rope_theta`",
         )
     return theta, scaling
+
+
+@dataclass(frozen=True, kw_only=True)
+class StatedRope:
+    """What a config states of the rotation in some of its layers.
+
+    Attributes:
+        layers: the kind of layers, in the config's word; empty for all of them.
+        scaling: the type of scaling, in the config's word.
+    """
+
+    layers: str
+    theta: float
+    scaling: str
+
+
+# keys of single families, and the layers that they are about
+_OWN_KEYS = {
+    "rotary_emb_base": "",
+    "global_rope_theta": "full_attention",
+    "rope_local_base_freq": "sliding_attention",
+    "local_rope_theta": "sliding_attention",
+    "swa_rope_theta": "sliding_attention",
+}
+
+
+def read_stated(config: Fields) -> tuple[StatedRope, ...]:
+    """Every theta that a config states, in whatever family's spelling; to be shown, not computed.
+
+    Keys that say nothing are no errors here: a family's table needs none of them.
+    """
+    new, old = (_table_or_none(config, key) for key in ("rope_parameters", "rope_scaling"))
+    nested = {kind: table for kind in (new or {}) if isinstance(table := (new or {})[kind], dict)}
+    if nested:
+        found = [(kind, table.get("rope_theta"), table) for kind, table in nested.items()]
+    else:
+        main = config.values.get("rope_theta") or (new or {}).get("rope_theta")
+        attention = _table_or_none(config, "attn_config") or {}
+        main = main or attention.get("rope_theta")
+        others = [(where, config.values.get(key)) for key, where in _OWN_KEYS.items()]
+        others = [(where, theta) for where, theta in others if theta is not None]
+        where = "full_attention" if any(where for where, _ in others) else ""
+        found = [(where, main, new or old or {}), *((place, theta, {}) for place, theta in others)]
+    return tuple(
+        StatedRope(
+            layers=where,
+            theta=float(theta),
+            scaling=str(table.get("rope_type") or table.get("type") or "default")[:40],
+        )
+        for where, theta, table in found
+        if isinstance(theta, int | float) and theta is not True and 0 < theta <= LARGEST
+    )
+
+
+def _table_or_none(config: Fields, key: str) -> dict[str, Any] | None:
+    value = config.values.get(key)
+    return value if isinstance(value, dict) else None
 
 
 def read_theta(fields: Fields) -> float | None:

@@ -122,7 +122,6 @@ def inspection_markdown(inspection: Inspection) -> str:
     """What a checkpoint is."""
     geometry = inspection.geometry
     dtypes = ", ".join(f"{count} {dtype}" for dtype, count in inspection.dtypes)
-    theta = "not stated" if inspection.theta is None else f"{inspection.theta:g}"
     rows = [
         ("path", code(inspection.path)),
         ("format", inspection.format),
@@ -138,7 +137,7 @@ def inspection_markdown(inspection: Inspection) -> str:
         ),
         ("hidden size", str(geometry.hidden_size)),
         ("vocabulary", str(geometry.vocab_size)),
-        ("rope", code(f"theta {theta}, scaling {inspection.scaling}")),
+        ("rope", code(inspection.rotation)),
         ("weights", f"{inspection.num_parameters:,}: {dtypes}; {size(inspection.nbytes)}"),
     ]
     if inspection.detected is not None:

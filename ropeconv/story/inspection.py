@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ropeconv.formats import discover
+from ropeconv.formats.rope_fields import StatedRope
 from ropeconv.story.detection import Detected, detect
+from ropeconv.thinking.family_model import stated_rope
 from ropeconv.thinking.inventory import take_stock
 from ropeconv.words.frequencies import Default, RopeSettings
 from ropeconv.words.model import Geometry, Note
@@ -21,6 +23,7 @@ class Inspection:
         layout: declared by the format, the family and the stamp.
         stamp: the layout that an earlier conversion recorded in the files, or empty.
         rope: None where the config does not state it in full.
+        stated_rope: every theta that the config states, by the kind of layer.
         dtypes: how many tensors have each.
     """
 
@@ -32,6 +35,7 @@ class Inspection:
     geometry: Geometry
     rope: RopeSettings | None
     theta: float | None
+    stated_rope: tuple[StatedRope, ...]
     scaled_rope: bool
     norm_eps: float | None
     max_positions: int | None
@@ -48,6 +52,18 @@ class Inspection:
     side_files: tuple[str, ...]
     notes: tuple[Note, ...]
     detected: Detected | None  # what the weights say; None if they were not looked at
+
+    @property
+    def rotation(self) -> str:
+        """Theta and scaling in words; of each kind of layer, where they differ."""
+        if self.rope is not None or len(self.stated_rope) == 0:
+            theta = "not stated" if self.theta is None else f"{self.theta:g}"
+            return f"theta {theta}, scaling {self.scaling}"
+        return "; ".join(
+            f"theta {one.theta:g}, scaling {'none' if one.scaling == 'default' else one.scaling}"
+            + (f" in {one.layers.replace('_', ' ')}" if one.layers else "")
+            for one in self.stated_rope
+        )
 
     @property
     def scaling(self) -> str:
@@ -70,6 +86,7 @@ def inspect(path: Path, *, look: bool = False) -> Inspection:
     checkpoint = discover(path)
     inventory = take_stock(checkpoint, trust_stamp=True)
     claims = checkpoint.claims
+    stated = stated_rope(inventory)
     dtypes = Counter(tensor.dtype.value for tensor in inventory.tensors)
     left_out = [
         Note(kind="not-copied", text=f"`{name}`: {why}") for name, why in checkpoint.left_out
@@ -82,7 +99,8 @@ def inspect(path: Path, *, look: bool = False) -> Inspection:
         stamp=checkpoint.stamp.name if checkpoint.stamp else "",
         geometry=inventory.geometry,
         rope=claims.rope,
-        theta=claims.theta,
+        theta=stated[0].theta if len(stated) == 1 else claims.theta,
+        stated_rope=stated,
         scaled_rope=claims.scaled_rope,
         norm_eps=claims.norm_eps,
         max_positions=claims.max_positions,

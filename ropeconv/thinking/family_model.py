@@ -7,27 +7,22 @@ from dataclasses import replace
 
 from ropeconv.formats.checkpoint import parse_object
 from ropeconv.formats.fields import Fields
-from ropeconv.formats.rope_fields import read_rope
+from ropeconv.formats.rope_fields import StatedRope, read_rope, read_stated
 from ropeconv.knowledge.family import Family
 from ropeconv.thinking.inventory import Inventory
 from ropeconv.thinking.plan import Plan, SmallFile
 from ropeconv.words.errors import Refused, SourceError
 from ropeconv.words.frequencies import Default, RopeSettings
 from ropeconv.words.layout import HALF_SPLIT, INTERLEAVED, RopeLayout
-from ropeconv.words.model import Model, Note, TokenIds
+from ropeconv.words.model import Format, Model, Note, TokenIds
 from ropeconv.words.parts import Part
 
 
 def state_family(inventory: Inventory) -> tuple[Model, tuple[Note, ...]]:
     """The model as far as its config states it; frequencies play no part in moving rows."""
     claims = inventory.checkpoint.claims
-    config = Fields(
-        origin=claims.origin, values=parse_object(inventory.checkpoint.config, claims.origin)
-    )
-    inner = inventory.family.inner
-    language = (config.table(inner) or config) if inner else config
     try:
-        theta, scaling = read_rope(language)
+        theta, scaling = read_rope(_language(inventory))
     except (Refused, SourceError):
         theta, scaling = None, Default()
     moved = next(tensor for tensor in inventory.tensors if tensor.rule.rotates)
@@ -43,6 +38,20 @@ def state_family(inventory: Inventory) -> tuple[Model, tuple[Note, ...]]:
         tokens=TokenIds(),
     )
     return model, ()
+
+
+def stated_rope(inventory: Inventory) -> tuple[StatedRope, ...]:
+    """What the config states of the language model's rotation, of each kind of layer."""
+    if inventory.checkpoint.format is not Format.HF:
+        return ()
+    return read_stated(_language(inventory))
+
+
+def _language(inventory: Inventory) -> Fields:
+    """The fields of the language model."""
+    origin, inner = inventory.checkpoint.claims.origin, inventory.family.inner
+    config = Fields(origin=origin, values=parse_object(inventory.checkpoint.config, origin))
+    return (config.table(inner) or config) if inner else config
 
 
 def for_runtime(plan: Plan, family: Family, layout: RopeLayout) -> Plan:

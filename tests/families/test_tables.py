@@ -19,6 +19,7 @@ from ropeconv.knowledge.family import parse_rows
 from ropeconv.knowledge.formula import evaluate, solve
 from ropeconv.knowledge.registry import FAMILIES, find_family
 from ropeconv.story.families import explain, list_families
+from ropeconv.story.inspection import inspect
 from ropeconv.story.relayout import relayout, relayout_in_place
 from ropeconv.thinking.family_model import switched
 from ropeconv.thinking.inventory import take_stock
@@ -147,6 +148,30 @@ def test_layer_when_a_projection_is_missing_then_refused(
     error = _refusal(made(**{f"{AT}{missing}.weight".replace(".", "__"): None}), IncompleteSource)
 
     assert f"{missing}" in error.what
+
+
+SLIDING = "theta 10000, scaling none in sliding attention"
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"rope_theta": 5e5}, "theta 500000, scaling none"),
+        ({"rope_parameters": {"rope_theta": 2e4, "rope_type": "yarn", "factor": 4}},
+         "theta 20000, scaling yarn"),
+        ({"rope_theta": 1e6, "rope_local_base_freq": 1e4},
+         "theta 1e+06, scaling none in full attention; " + SLIDING),
+        ({"rope_parameters": {"full_attention": {"rope_theta": 1e6, "rope_type": "proportional"},
+                              "sliding_attention": {"rope_theta": 1e4}}},
+         "theta 1e+06, scaling proportional in full attention; " + SLIDING),
+        ({}, "theta not stated, scaling none"),
+        ({"rope_theta": "ten", "rope_scaling": [4]}, "theta not stated, scaling none"),
+    ],
+)  # fmt: skip
+def test_inspection_when_config_states_theta_then_told(
+    made: Callable[..., Path], changed: dict[str, Any], said: str
+) -> None:
+    assert inspect(made(changed)).rotation == said
 
 
 def test_layer_when_missing_then_refused(made: Callable[..., Path]) -> None:

@@ -64,8 +64,8 @@ REFUSED = {
     "diffusion_gemma": _SHARED,
     "roformer": _VALUE,
     "clvp": _VALUE,
-    "nanochat": "it rotates half-split pairs in the opposite direction: beside the order of rows, the"
-    " two of each pair would have to change places, which no name of a layout says",
+    "nanochat": "it rotates half-split pairs in the opposite direction: the two rows of each pair"
+    " would have to change places too, which no name of a layout says",
     "zaya": "convolutions over groups of channels lie between its projections and its rotation, and"
     " their inputs and outputs would have to be reordered too",
     # towers of models of vision or sound and language
