@@ -251,6 +251,11 @@ config.json (H query heads, K key heads, D rows of a head, r rotary rows of it).
 Where a runtime has no switch, moving rows makes files for another runtime, and ropeconv says so.
 The indexers of DeepSeek V3.2 and A.X K2 have a layout of their own, which stays.
 
+Quantised weights move where each row has its own scales: FP8 and INT8 by tensor or by channel,
+compressed-tensors packed by rows, NVFP4 and MXFP4, bitsandbytes' INT8, MLX. FP8 in blocks of 128
+rows moves where no row leaves its block. GPTQ, AWQ and bitsandbytes' 4-bit weights are refused:
+rows lie across their packed integers or blocks, and new scales would change values.
+
 ## Supported
 """
 

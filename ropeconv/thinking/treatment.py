@@ -15,6 +15,7 @@ from ropeconv.formats.checkpoint import Checkpoint, StoredTensor, parse_object
 from ropeconv.knowledge.family import Family, Rule, Tower, parse_rows
 from ropeconv.knowledge.formula import evaluate, solve
 from ropeconv.knowledge.registry import FAMILIES
+from ropeconv.thinking.quantised import PACKED, Companion, companion, rows_of_companion
 from ropeconv.thinking.sizes import Sizes, words_of
 from ropeconv.words.errors import (
     Contradiction,
@@ -30,13 +31,11 @@ from ropeconv.words.layout import (
     RopeLayout,
     Rows,
     num_rows,
-    row_order,
 )
 from ropeconv.words.model import Format, Geometry, Note
 from ropeconv.words.parts import Part
 
-SCALE = ".weight_scale_inv"
-BLOCK_ROWS = 128  # rows that share a scale in DeepSeek's FP8 files
+WEIGHTS = (".weight", PACKED)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,10 +96,12 @@ def treat(
         if tower not in towers
     ]
     tables = [*chosen, *others, main]
-    treated = tuple(
-        _treat(stored, next(table for table in tables if stored.name.startswith(table.bases)))
-        for stored in checkpoint.tensors
-    )
+    # companions first: they say why a weight cannot be moved, its shape only that it is not known
+    found = {
+        stored: _treat(stored, next(t for t in tables if stored.name.startswith(t.bases)))
+        for stored in sorted(checkpoint.tensors, key=lambda stored: companion(stored.name) is None)
+    }
+    treated = tuple(found[stored] for stored in checkpoint.tensors)
     stray = [
         stored.name
         for stored, found in zip(checkpoint.tensors, treated, strict=True)
@@ -255,52 +256,32 @@ def _treat(stored: StoredTensor, table: _Table) -> Treated | None:
         rule, layer = matched[0]
         still = Rule(name=rule.name, rows="", why="this layer does not rotate")
         return Treated(stored=stored, rule=still, layer=layer, rows=_kept(stored), part=part)
-    if stored.name.endswith(SCALE):
-        return _treat_scale(stored, table)
     why = table.family.reason_to_stay(stored.name)
     if why is None:
-        return None
+        found = companion(stored.name)
+        return None if found is None else _treat_companion(stored, found, table)
     still = Rule(name=stored.name, rows="", why=why)
     return Treated(stored=stored, rule=still, layer=None, rows=_kept(stored), part=part)
 
 
-def _treat_scale(stored: StoredTensor, table: _Table) -> Treated | None:
-    """Scales of blocks of FP8 rows: they stay, if no row that moves leaves its block.
-
-    Raises:
-        Unsupported: the blocks are not of 128 rows, or rows change blocks.
-    """
+def _treat_companion(stored: StoredTensor, found: Companion, table: _Table) -> Treated | None:
+    """A scale, zero point or packed weight: it follows its weight's rows, or stays."""
     family, sizes = table.family, table.sizes
-    weight = stored.name.removesuffix(SCALE) + ".weight"
-    still = Rule(name=stored.name, rows="", why="rows that move stay in their block of the scale")
-    found = Treated(stored=stored, rule=still, layer=None, rows=_kept(stored), part=table.part)
-    applying = [
-        (rule, layer)
-        for rule, layer in family.matches(weight)
-        if rule.rotates and sizes.applies(rule, layer)
-    ]
-    if not applying:
-        known = family.matches(weight) or family.reason_to_stay(weight)
-        return found if known else None
-    rule, layer = applying[0]
-    rows = parse_rows(rule.rows, sizes.of(layer))
-    order = row_order(rows, INTERLEAVED, HALF_SPLIT)
-    block = evaluate("quantization_config.weight_block_size", table.names)
-    blocks = -(-len(order) // BLOCK_ROWS)
-    if block != [BLOCK_ROWS, BLOCK_ROWS] or stored.shape[:1] != (blocks,):
-        raise Unsupported(
-            what=f"`{stored.name}` has the shape {list(stored.shape)}, expected {blocks} blocks of"
-            f" {BLOCK_ROWS} rows",
-            why=f"the config's weight_block_size is {block}; only scales of such blocks are known",
-        )
-    if any(place // BLOCK_ROWS != row // BLOCK_ROWS for place, row in enumerate(order)):
-        raise Unsupported(
-            what=f"rows of `{weight}` would leave the blocks of `{stored.name}`",
-            why=f"heads of {sizes.of(layer)['D']} rows do not fit blocks of {BLOCK_ROWS}: new"
-            " scales would change values",
-            fix="start from weights that are not quantised",
-        )
-    return found
+    for rule, layer in family.matches(found.weight):
+        if rule.rotates and sizes.applies(rule, layer):
+            block = evaluate("quantization_config.weight_block_size", table.names)
+            rows = parse_rows(rule.rows, sizes.of(layer))
+            moved = rows_of_companion(stored, found, rows, block)
+            if moved == rows:
+                return Treated(stored=stored, rule=rule, layer=layer, rows=rows, part=table.part)
+            why = "belongs to the whole weight or to its inputs, or rows stay in their block of it"
+            break
+    else:
+        if not family.matches(found.weight) and not family.reason_to_stay(found.weight):
+            return None
+        why = "belongs to a weight whose rows stay"
+    still = Rule(name=stored.name, rows="", why=why)
+    return Treated(stored=stored, rule=still, layer=None, rows=_kept(stored), part=table.part)
 
 
 def _kept(stored: StoredTensor) -> tuple[Rows, ...]:
@@ -338,7 +319,7 @@ def _check_complete(checkpoint: Checkpoint, table: _Table, treated: Sequence[Tre
     family, sizes = table.family, table.sizes
     moved: dict[int, set[str]] = {}
     for found in treated:
-        if found.layer is not None and found.rule.rows and found.stored.name.endswith(".weight"):
+        if found.layer is not None and found.rule.rows and found.stored.name.endswith(WEIGHTS):
             moved.setdefault(found.layer, set()).add(found.rule.name)
     if not moved:
         raise IncompleteSource(

@@ -106,7 +106,8 @@ def test_rows_when_moved_then_companions_follow_and_the_rest_stays(
     "name",
     [
         AT + "q_proj.lora_B.weight",
-        AT + "q_proj.weight_scale",
+        AT + "q_proj.weight_norm",
+        AT + "strange_proj.weight_scale",
         AT + "rel_pos.weight",
         "model.layers.0.cross_attn.q_proj.weight",
         "prefix.model.norm.weight",
@@ -388,6 +389,58 @@ def test_block_scales_when_rows_leave_them_then_refused(
     made: Callable[..., Path], nope: int, rope: int, scale: tuple[int, ...], word: str
 ) -> None:
     assert word in _refusal(_latent(made, nope, rope, scale), Unsupported).what
+
+
+PACKED = {AT + "k_proj.weight": None, AT + "k_proj.weight_packed": (20, 8)}
+
+
+@pytest.mark.parametrize(
+    "shapes",
+    [
+        {AT + "k_proj.weight_scale": (20, 1), AT + "k_proj.weight_zero_point": (20, 1)},
+        {AT + "k_proj.weight_scale": (20,), AT + "k_proj.k_scale": (20,)},
+        {**PACKED, AT + "k_proj.weight_scale": (20, 4), AT + "k_proj.weight_shape": (2,)},
+        {AT + "k_proj.SCB": (20,), AT + "k_scale": (20,)},
+        {AT + "k_proj.scales": (20, 2), AT + "k_proj.biases": (20, 2)},
+    ],
+)
+def test_companion_when_each_row_has_its_own_then_it_follows(
+    made: Callable[..., Path], tmp_path: Path, shapes: dict[str, tuple[int, ...] | None]
+) -> None:
+    """FP8 and INT8 by channel, packed by rows, bitsandbytes' INT8 and MLX's groups."""
+    whole = {AT + "k_proj.input_scale": (1,), AT + "q_proj.weight_scale": (1,)}
+    values = {AT + "v_proj.weight_scale": (20, 1), AT + "o_proj.SCB": (60,)}
+    chosen = {**shapes, **whole, **values}
+    folder = made(**{name.replace(".", "__"): shape for name, shape in chosen.items()})
+    relayout(folder, tmp_path / "moved", INTERLEAVED)
+    moved = load_file(tmp_path / "moved" / "model.safetensors")
+    head = [0, 5, 1, 6, 2, 7, 3, 8, 4, 9]
+
+    for name, shape in shapes.items():
+        if shape is not None and shape[0] == 20:
+            assert moved[name].reshape(20, -1)[:10, 0].tolist() == head, name
+    for name, shape in {**whole, **values}.items():
+        assert moved[name].equal(_numbered(shape)), name
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "word"),
+    [
+        ("k_proj.qweight", (8, 20), "columns"),
+        ("k_proj.qzeros", (8, 3), "columns"),
+        ("k_proj.weight.absmax", (15,), "ends of rows"),
+        ("k_proj.weight_zero_point", (3, 4), "packed along rows"),
+        ("k_proj.weight_scale", (2, 1), "several rows share"),
+        ("k_scale", (10,), "several rows share"),
+    ],
+)
+def test_companion_when_rows_share_it_then_refused(
+    made: Callable[..., Path], name: str, shape: tuple[int, ...], word: str
+) -> None:
+    error = _refusal(made(**{(AT + name).replace(".", "__"): shape}), Unsupported)
+
+    assert name in error.what
+    assert word in error.why
 
 
 def test_layer_of_further_tokens_when_beyond_the_depth_then_moves_too(
