@@ -253,6 +253,26 @@ def test_name_when_unknown_then_explaining_is_refused() -> None:
         explain("lama")
 
 
+def test_layer_of_further_tokens_when_beside_the_model_then_moves_too(
+    made: Callable[..., Path], tmp_path: Path
+) -> None:
+    """Qwen 3 Next's `mtp`: transformers leaves it out, runtimes that guess ahead do not."""
+    further = "mtp.layers.0.self_attn."
+    shapes = {AT + "q_proj.weight": (120, 60), further + "q_proj.weight": (120, 60),
+              further + "k_proj.weight": (20, 60), further + "k_norm.weight": (10,),
+              "mtp.fc.weight": (60, 120), "mtp.norm.weight": (60,)}  # fmt: skip
+    config = {"model_type": "qwen3_next", "partial_rotary_factor": 0.6}
+    folder = made(config, **{name.replace(".", "__"): shape for name, shape in shapes.items()})
+    relayout(folder, tmp_path / "moved", INTERLEAVED)
+    moved = load_file(tmp_path / "moved" / "model.safetensors")
+    head = [0, 3, 1, 4, 2, 5, 6, 7, 8, 9]
+
+    assert moved[further + "k_proj.weight"][:10, 0].tolist() == head
+    assert moved[further + "q_proj.weight"][20:30, 0].tolist() == [20 + row for row in head]
+    assert moved[further + "k_norm.weight"].tolist() == head
+    assert moved["mtp.fc.weight"].equal(_numbered((60, 120)))
+
+
 def test_assistant_when_all_keys_are_the_target_models_then_queries_move(
     made: Callable[..., Path], tmp_path: Path
 ) -> None:

@@ -26,6 +26,7 @@ _BASES = (
     "text_model.model.",
     "model.",
     "",
+    "mtp.",
 )
 _TOWER = "a tower for images or sound, which keeps its own layout"
 _STAYS = (

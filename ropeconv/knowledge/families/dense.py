@@ -7,6 +7,8 @@ Source:
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from ropeconv.knowledge.families.shapes import (
     AT,
     FULL_ATTENTION,
@@ -35,6 +37,7 @@ def _plain(
     r: str = "",
     layers: str = "",
     also: tuple[tuple[str, str], ...] = (),
+    bases: tuple[str, ...] = ("model.", ""),
     **changed: str,
 ) -> Family:
     """The most common form: projections of their own, and perhaps norms."""
@@ -47,6 +50,7 @@ def _plain(
         rules=(*(rules or heads(layers=layers)),),
         sizes=sizes(**changed),
         stays=(*stays(), *also),
+        bases=bases,
         needs=() if r else FULL_ONLY,
     )
 
@@ -91,6 +95,19 @@ M3_INDEXER = tuple(
         ("{k_proj,q_norm,k_norm}", "Rope(r), Keep(I - r)"),
     )
 )
+# layers that predict further tokens, beside the model: Qwen's way of naming them
+FURTHER = (("{base}{fc,pre_fc_norm_embedding,pre_fc_norm_hidden}.weight", "outside the attention"),)
+WITH_FURTHER = ("model.", "", "mtp.")
+ERNIE_FURTHER = "model.mtp_block.{layer}."
+ERNIE = (
+    *heads(),
+    *(replace(rule, optional=True) for rule in heads(ERNIE_FURTHER + "self_attn.")),
+)
+ERNIE_STAYS = (
+    *stays(ERNIE_FURTHER),
+    ("model.{mtp_emb_norm,mtp_hidden_norm,mtp_linear_proj}.{head}.{weight,bias}",
+     "outside the attention"),
+)  # fmt: skip
 INSIDE = "rope_parameters.partial_rotary_factor"
 BY_THETA = "layer_rope_theta[layer] if layer_rope_theta else True"
 
@@ -197,7 +214,7 @@ WITH_NORMS = (
     _plain("lfm2", "LFM 2", LFM_NORMED),
     _plain("lfm2_moe", "LFM 2 MoE", LFM_NORMED),
     _plain("lfm3", "LFM 3", NORMED),
-    _plain("mellum", "Mellum", NORMED),
+    _plain("mellum", "Mellum", NORMED, also=FURTHER, bases=WITH_FURTHER),
     _plain("minimax_m2", "MiniMax-M2", WIDE,
            r="rotary_dim or int(D * (rope_parameters.partial_rotary_factor or 1))"),
     _plain("olmo2", "OLMo 2", WIDE),
@@ -214,9 +231,12 @@ WITH_NORMS = (
     _plain("gemma3n_text", "Gemma 3n, text", NORMED, D="head_dim or 256", also=GEMMA3N),
     _plain("minimax_m3_vl_text", "MiniMax-M3, text", (*NORMED, *M3_INDEXER),
            r=part(1.0, INSIDE), X="index_n_heads", I="index_head_dim"),
-    _plain("qwen3_next", "Qwen 3 Next", GATED, r=part(0.25), D="head_dim or 256"),
-    _plain("qwen3_5_text", "Qwen 3.5, text", GATED, r=part(0.25), D="head_dim or 256"),
-    _plain("qwen3_5_moe_text", "Qwen 3.5 MoE, text", GATED, r=part(0.25), D="head_dim or 256"),
+    _plain("qwen3_next", "Qwen 3 Next", GATED, r=part(0.25), D="head_dim or 256",
+           also=FURTHER, bases=WITH_FURTHER),
+    _plain("qwen3_5_text", "Qwen 3.5, text", GATED, r=part(0.25), D="head_dim or 256",
+           also=FURTHER, bases=WITH_FURTHER),
+    _plain("qwen3_5_moe_text", "Qwen 3.5 MoE, text", GATED, r=part(0.25), D="head_dim or 256",
+           also=FURTHER, bases=WITH_FURTHER),
 )  # fmt: skip
 
 ADJACENT = (
@@ -224,7 +244,7 @@ ADJACENT = (
     _plain("cohere2", "Command R7B and A", layout=INTERLEAVED, layers=COHERE2),
     _plain("cohere2_moe", "Command, MoE", layout=INTERLEAVED, layers=f"force_rope or ({COHERE2})"),
     _plain("ernie4_5", "ERNIE 4.5", layout=INTERLEAVED),
-    _plain("ernie4_5_moe", "ERNIE 4.5 MoE", layout=INTERLEAVED),
+    _plain("ernie4_5_moe", "ERNIE 4.5 MoE", ERNIE, layout=INTERLEAVED, also=ERNIE_STAYS),
     _plain("glm", "GLM 4 (2024)", layout=INTERLEAVED, r=part(0.5)),
     _plain("glm4", "GLM 4 (2025)", layout=INTERLEAVED, r=part(0.5)),
     _plain("glm4v_text", "GLM-4.1V, text", layout=INTERLEAVED, r=part(1.0)),

@@ -6,6 +6,8 @@ layout only. The indexers of sparse attention keep a layout of their own.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from ropeconv.knowledge.families.shapes import (
     AT,
     INDEX_SIZES,
@@ -19,6 +21,7 @@ from ropeconv.knowledge.family import Family
 from ropeconv.words.layout import HALF_SPLIT, INTERLEAVED
 
 SWITCH = "rope_interleave"
+FURTHER = "model.mtp.layers.{layer}."  # LongCat's layer that predicts a further token
 
 
 def _switched(name: str, title: str) -> Family:
@@ -59,9 +62,17 @@ LATENT = (
         name="longcat_flash",
         title="LongCat Flash",
         layout=INTERLEAVED,
-        rules=latent(LAYER + "self_attn.{0,1}."),
+        rules=(
+            *latent(LAYER + "self_attn.{0,1}."),
+            *(replace(rule, optional=True) for rule in latent(FURTHER + "self_attn.")),
+        ),
         sizes=tuple({**dict(LATENT_SIZES), "L": "num_layers"}.items()),
-        stays=stays(at="self_attn.{0,1}."),
+        stays=(
+            *stays(at="self_attn.{0,1}."),
+            *stays(FURTHER),
+            (FURTHER + "{enorm.m,hnorm.m,transformer_layer.mlp}.*", "outside the attention"),
+            ("model.mtp.{embed_tokens,norm}.weight", "outside the attention"),
+        ),
     ),
     Family(
         name="deepseek_v32",
