@@ -83,7 +83,7 @@ def _fill_in(
     """The launcher of a kernel with all but its last arguments filled in.
 
     A launcher is Python around a C function. Where all that its Python does is to put the same
-    arguments before those that change, the C function itself is returned: a third of a launch less.
+    arguments before those that change, the C function itself is called: a third of a launch less.
     That is seen by letting a copy of the launcher call a function that only listens.
     """
     metadata = compiled.metadata
@@ -95,6 +95,11 @@ def _fill_in(
         launcher.launch = lambda *arguments: heard.append(arguments)
         last = tuple(object() for _ in range(count))
         launcher(*leading, *last)
-        if len(heard) == 1 and heard[0][-count:] == last:
-            return partial(function, *heard[0][:-count])
+        if len(heard) == 1:
+            if heard[0][-count:] == last:
+                return partial(function, *heard[0][:-count])
+            *own, end = heard[0]
+            if isinstance(end, tuple) and end[-count:] == last:  # since Triton 3.7
+                first = end[:-count]
+                return lambda *arguments: function(*own, (*first, *arguments))
     return partial(compiled.run, *leading)

@@ -95,14 +95,15 @@ def test_a_bound_launch_hands_over_all_that_triton_would(runtime: SimpleNamespac
     [
         ("last ones last", 0, True),
         ("last ones last", 16, False),
-        ("in a tuple", 0, False),
+        ("in a tuple", 0, True),
+        ("in a tuple", 16, False),
         ("something behind", 0, False),
     ],
 )
 def test_a_launcher_is_skipped_only_where_it_adds_nothing_that_changes(
     runtime: SimpleNamespace, form: str, scratch: int, *, skipped: bool
 ) -> None:
-    """Scratch memory is allocated for each launch; other forms are Triton's later versions."""
+    """Scratch memory is allocated for each launch; the tuple came with Triton 3.7."""
     compiled, plain = Compiled(form, scratch), Compiled(form, scratch)
     run = direct.bind(compiled, (5, 2, 1), 0, ("planned",))
     leading = 5, 2, 1, (runtime.stream, 0), "function", "metadata", None, None, None, "planned"
