@@ -56,11 +56,13 @@ class HeadScores:
     Attributes:
         query, key: nearness among the query rows and among the key rows, [K, N].
         coupling: antisymmetric products of query and key rows, [K, N].
+        closeness: of the rows to one another, summed over those heads and both projections, [r, r].
     """
 
     query: Floats
     key: Floats
     coupling: Floats
+    closeness: Floats
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,7 +102,33 @@ def score_layer(q_KGrC: Floats, k_KrC: Floats, hypotheses: Hypotheses) -> HeadSc
         query=query_Kx @ hypotheses.nearness.T,
         key=key_Kx @ hypotheses.nearness.T,
         coupling=pairs_Kx @ hypotheses.coupling.T,
+        closeness=(query_Kx + key_Kx).sum(0).reshape(size, size),
     )
+
+
+def order_z(closeness_rr: Floats, nearness_x: Floats) -> float:
+    """How well rows fit an order, beside all other orders that all heads could share.
+
+    Heads agree on any order that they share, were it one that nobody chose: a z over heads grows
+    with their number, whatever the order. So this one asks how unusual the fit would be if rows
+    stood in an order drawn at random, by the exact variance over all permutations. Both matrices
+    are symmetric, zero on the diagonal, and sum to zero.
+
+    Source:
+        Mantel 1967, Cancer Research 27, pages 209 to 220: "The detection of disease clustering and
+        a generalized regression approach".
+    """
+    size = len(closeness_rr)
+    (a, a_rows), (b, b_rows) = (
+        (np.square(one).sum(), np.square(one.sum(1)).sum())
+        for one in (closeness_rr, nearness_x.reshape(size, size))
+    )
+    ways = size * (size - 1)
+    variance = 2 * a * b / ways + 4 * (a_rows - a) * (b_rows - b) / (ways * (size - 2))
+    variance += (2 * a - 4 * a_rows) * (2 * b - 4 * b_rows) / (ways * (size - 2) * (size - 3))
+    if not variance > 0:
+        return 0.0
+    return float(closeness_rr.ravel() @ nearness_x / np.sqrt(variance))
 
 
 @lru_cache(maxsize=8)

@@ -54,6 +54,7 @@ def look(root: Path) -> LayoutEvidence:
             reordered=None,
             z_by_hypothesis={},
             margin=0.0,
+            order=0.0,
             num_heads=0,
             why="inconclusive: only separate, floating q_proj and k_proj can be looked at",
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import weakref
 from dataclasses import replace
+from itertools import permutations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,19 +13,13 @@ import pytest
 import torch
 
 from fixtures import meta_folder
-from fixtures.detect.measure import (
-    KINDS,
-    RANDOM_GEOMETRIES,
-    Rows,
-    draw,
-    read,
-    uneven_rows,
-    wrong_geometries,
-)
+from fixtures.detect.random_weights import KINDS, RANDOM_GEOMETRIES, draw, uneven_rows
+from fixtures.detect.rows import Rows, read, wrong_geometries
 from ropeconv.proof.detect import (
     FEWEST_HEADS,
     SMALLEST_COUPLING,
     SMALLEST_MARGIN,
+    SMALLEST_ORDER,
     SMALLEST_Z,
     describe_reorders,
     detect_layout,
@@ -34,6 +29,7 @@ from ropeconv.proof.detect_scores import (
     HeadScores,
     balanced,
     hypotheses_of,
+    order_z,
     pair_of_row,
     score_layer,
 )
@@ -265,14 +261,23 @@ def test_scores_when_random_then_variance_is_one() -> None:
         assert np.abs(kind.mean(0)).max() < 0.25
 
 
-def heads(*scores: float, count: int) -> HeadScores:
+SHORT = hypotheses_of(16)
+OTHERS = [0.0] * (len(SHORT.reorders) - 2)
+
+
+def heads(
+    *scores: float, count: int, coupled: tuple[float, float] | None = None, fit: int = 0
+) -> HeadScores:
     """That many heads, all but alike: the scores of hypotheses 0 and 1, from every witness."""
-    rows = np.array([scores] * count) + np.arange(count)[:, None] * 1e-5
-    return HeadScores(query=rows, key=rows, coupling=rows)
+    wobble = np.arange(count)[:, None] * 1e-5
+    rows = np.array([[*scores, *OTHERS]] * count) + wobble
+    coupling = np.array([[*(coupled or scores), *OTHERS]] * count) + wobble
+    closeness = SHORT.nearness[fit].reshape(16, 16)
+    return HeadScores(query=rows, key=rows, coupling=coupling, closeness=closeness)
 
 
 def test_judge_when_two_orders_are_as_good_then_inconclusive() -> None:
-    evidence = judge([heads(9.0, 8.9, count=16)], (0, 1))
+    evidence = judge([heads(9.0, 8.9, count=16)], SHORT)
 
     assert evidence.z_by_hypothesis[0] > SMALLEST_Z
     assert not evidence.conclusive
@@ -281,15 +286,44 @@ def test_judge_when_two_orders_are_as_good_then_inconclusive() -> None:
 
 def test_judge_when_few_heads_agree_by_chance_then_inconclusive() -> None:
     """Without a floor of the spread, four equal scores would have a z without bound."""
-    evidence = judge([heads(1.0, 0.0, count=4)], (0, 1))
+    evidence = judge([heads(1.0, 0.0, count=4)], SHORT)
 
     assert evidence.z_by_hypothesis[0] == pytest.approx(3 / 3**0.5 * 2, rel=1e-3)
     assert not evidence.conclusive
 
 
 def test_judge_when_all_is_firm_then_conclusive() -> None:
-    """The control of the two above."""
-    assert judge([heads(9.0, 1.0, count=16)], (0, 1)).reordered == 0
+    """The control of the others."""
+    assert judge([heads(9.0, 1.0, count=16)], SHORT).reordered == 0
+
+
+def test_judge_when_other_orders_fit_as_well_then_inconclusive() -> None:
+    """Heads agree on whatever order they share: their number says nothing about the order."""
+    evidence = judge([heads(9.0, 1.0, count=1000, fit=2)], SHORT)
+
+    assert (evidence.reordered, evidence.margin > 100) == (None, True)
+    assert "some other order may fit as well" in evidence.why
+
+
+def test_judge_when_other_rows_are_coupled_more_then_inconclusive() -> None:
+    """Of a head cut at the wrong places, rows are sorted, but their pairs are none."""
+    evidence = judge([heads(9.0, 1.0, count=16, coupled=(3.0, 4.0))], SHORT)
+
+    assert not evidence.conclusive
+    assert "look most like interleaved, but coupled most like half-split" in evidence.why
+
+
+def test_order_z_when_all_orders_are_tried_then_mean_zero_and_variance_one() -> None:
+    generator = np.random.default_rng(2)
+    noise = np.abs(generator.standard_normal((6, 6)))
+    uneven = (noise + noise.T) * (1 - np.eye(6)) * np.arange(6)[:, None] * np.arange(6)
+    centred = (uneven - uneven.sum() / 30) * (1 - np.eye(6))
+    prediction = hypotheses_of(6).nearness[0]
+    orders = [list(order) for order in permutations(range(6))]
+    z = [order_z(centred[order][:, order], prediction) for order in orders]
+
+    assert np.mean(z) == pytest.approx(0, abs=1e-12)
+    assert np.std(z) == pytest.approx(1)
 
 
 def test_balanced_when_rows_are_uneven_then_every_row_counts_the_same() -> None:
@@ -342,6 +376,7 @@ def test_thresholds_when_compared_with_the_page_then_the_same() -> None:
         f"z of at least {SMALLEST_Z:g}",
         f"margin of at least {SMALLEST_MARGIN:g}",
         f"coupling of at least {SMALLEST_COUPLING:g}",
+        f"order of at least {SMALLEST_ORDER:g}",
         f"at least {FEWEST_HEADS} key heads",
     ):
         assert words in page

@@ -10,6 +10,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from fixtures import meta_folder
+from ropeconv.proof.detect import detect_layout
 from ropeconv.proof.look import look
 from ropeconv.story.conversion import HfOptions, MetaOptions, convert
 from ropeconv.story.detection import detect
@@ -40,6 +42,16 @@ def mislabelled(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_look_at_a_trained_model_then_its_layout() -> None:
     assert look(TRAINED).verdict == INTERLEAVED
+
+
+def test_look_at_heads_one_by_one_then_the_numbers_of_whole_projections() -> None:
+    weights = meta_folder.read_joined(TRAINED)
+    at = [f"layers.{layer}.attention" for layer in range(8)]
+    layers = [(weights[f"{one}.wq.weight"], weights[f"{one}.wk.weight"]) for one in at]
+    whole, seen = detect_layout(layers, head_dim=32), look(TRAINED)
+
+    assert whole.z_by_hypothesis == pytest.approx(seen.z_by_hypothesis, rel=1e-5)
+    assert (whole.margin, whole.order) == pytest.approx((seen.margin, seen.order), rel=1e-5)
 
 
 def test_look_at_few_random_heads_then_inconclusive() -> None:
