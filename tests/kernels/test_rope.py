@@ -245,6 +245,8 @@ def test_a_row_outside_the_table_is_never_another_row(device: torch.device) -> N
     for positions in (Positions.at(3), Positions.constant(9), Positions.at(-1)):
         with pytest.raises(UsageError, match="are not all in a table of 9 rows"):
             apply_rope(q, k, table, layout=HALF_SPLIT, positions=positions)
+    with pytest.raises(UsageError, match="positions 3 to 9 are not all in a table of 9 rows"):
+        apply_rope(q, k, table, layout=HALF_SPLIT, k_positions=Positions.at(3))
 
 
 def test_scores_depend_on_distance_alone(device: torch.device) -> None:
