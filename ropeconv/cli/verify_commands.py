@@ -52,7 +52,8 @@ def checkpoint(
     layers: Layers = None,
     sample: Sample = None,
     logits: Annotated[
-        bool, typer.Option("--logits", help="Also run both models as a whole, and compare logits.")
+        bool,
+        typer.Option("--logits", help="Also run both models, layer by layer, and compare logits."),
     ] = False,
     text: Annotated[
         Path | None,

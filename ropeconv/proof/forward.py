@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+OUTPUT_ROWS = 1 << 14  # cast at a time: a vocabulary in float64 can be larger than all layers
+
+
 @dataclass(frozen=True, kw_only=True)
 class Architecture:
     """What the shapes of the weights do not say, or would only say by a guess."""
@@ -44,17 +47,25 @@ class Architecture:
     sliding_window: int | None  # tokens seen, the present one included; None for all
 
 
-def forward(weights: Mapping[str, Tensor], architecture: Architecture, tokens_BT: Tensor) -> Tensor:
+def forward(
+    weights: Mapping[str, Tensor],
+    architecture: Architecture,
+    tokens_BT: Tensor,
+    *,
+    dtype: torch.dtype | None = None,
+) -> Tensor:
     """Logits of the next token at every position.
 
-    Computed in float32, or in float64 if the embeddings are; each weight is cast where it is used.
+    Computed in `dtype`, by default in float32, or in float64 if the embeddings are; each weight is
+    cast where it is used.
 
     Shapes:
         tokens_BT [B, T], integers below V -> [B, T, V]
     """
     embeddings_VC = weights["tok_embeddings.weight"]
-    dtype = torch.promote_types(embeddings_VC.dtype, torch.float32)
-    hidden_BTC = functional.embedding(tokens_BT, embeddings_VC.to(dtype))
+    dtype = dtype or torch.promote_types(embeddings_VC.dtype, torch.float32)
+    hidden_BTC = functional.embedding(tokens_BT, embeddings_VC).to(dtype)
+    del embeddings_VC  # read when they are used, weights may be large
     turns_TP = rotations(architecture, tokens_BT.shape[1], like=hidden_BTC)
     blocked_TS = causal_mask(tokens_BT.shape[1], architecture.sliding_window, tokens_BT.device)
     for layer in range(architecture.num_layers):
@@ -71,7 +82,8 @@ def forward(weights: Mapping[str, Tensor], architecture: Architecture, tokens_BT
         normed_BTC = _norm(hidden_BTC, weights[f"{at}.ffn_norm.weight"], architecture)
         hidden_BTC = hidden_BTC + _feed_forward(weights, f"{at}.feed_forward", normed_BTC)
     normed_BTC = _norm(hidden_BTC, weights["norm.weight"], architecture)
-    return _linear(normed_BTC, weights["output.weight"]).to(dtype)
+    rows = torch.split(weights["output.weight"], OUTPUT_ROWS)
+    return torch.cat([_linear(normed_BTC, each) for each in rows], dim=-1).to(dtype)
 
 
 def rotations(architecture: Architecture, num_tokens: int, *, like: Tensor) -> Tensor:

@@ -16,7 +16,6 @@ from ropeconv.proof.verdict import (
     ConfigCheck,
     ExactCheck,
     Finding,
-    LogitsCheck,
     Outcome,
     ScoreCheck,
     Side,
@@ -25,7 +24,7 @@ from ropeconv.proof.verdict import (
 from ropeconv.thinking.config_map import Said, state_model
 from ropeconv.thinking.family_model import differing_keys, state_family
 from ropeconv.thinking.inventory import Inventory, take_stock
-from ropeconv.words.errors import Unsupported, UsageError
+from ropeconv.words.errors import UsageError
 from ropeconv.words.events import CheckBegun, CheckDone, Listener, nobody
 from ropeconv.words.model import Model
 from ropeconv.words.parts import Part
@@ -35,6 +34,7 @@ if TYPE_CHECKING:
 
     from ropeconv.formats.checkpoint import Checkpoint
     from ropeconv.kernels.selfcheck import KernelReport
+    from ropeconv.proof.runtimes import Runner
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,14 +97,20 @@ def verify(
     towers = {part for checkpoint in both for part, _ in checkpoint.tower_stamps}
     ours, theirs = (_know(checkpoint, said or Said(), towers) for checkpoint in both)
     chosen = _chosen_layers(ours.model.geometry.num_layers, layers, sample)
+    comparable = ours.model.geometry == theirs.model.geometry
+    runners = _runners(ours, theirs) if logits is not None and comparable else None
     with _check("bytes", listen):
         exact = check_exact(ours.inventory, theirs.inventory, effort, listen)
     with _check("config", listen):
         config = _configs(ours, theirs)
     with _check("scores", listen):
         scores = _scores(ours, theirs, exact, config, chosen, listen)
-    with _check("logits", listen):
-        whole = _logits(ours, theirs, logits)
+    whole = None
+    if logits is not None and runners is not None:
+        from ropeconv.proof.logits import check_logits  # noqa: PLC0415 - torch only when needed
+
+        with _check("logits", listen):
+            whole = check_logits(*runners, logits.text, listen)
     return Verdict(
         target=theirs.side,
         source=ours.side,
@@ -161,22 +167,18 @@ def _chosen_layers(depth: int, layers: Sequence[int] | None, sample: int | None)
     return tuple(sorted({round(i * (depth - 1) / max(sample - 1, 1)) for i in range(sample)}))
 
 
-def _logits(ours: _Known, theirs: _Known, request: LogitsRequest | None) -> LogitsCheck | None:
-    if request is None or ours.model.geometry != theirs.model.geometry:
-        return None
-    if not ours.inventory.family.has_every_shape:
-        raise Unsupported(
-            what=f"{ours.inventory.family.title} cannot be run as a whole here",
-            why="only Llama and Mistral are written out in ropeconv",
-            fix="pass `logits=None`: bytes and scores are compared for every family",
-        )
-    from ropeconv.proof.logits import Runner, check_logits  # noqa: PLC0415 - torch only when needed
+def _runners(ours: _Known, theirs: _Known) -> tuple[Runner, Runner]:
+    """Both sides, ready to be run as a whole.
 
-    return check_logits(
-        Runner(inventory=ours.inventory, model=ours.model),
-        Runner(inventory=theirs.inventory, model=theirs.model),
-        request.text,
-    )
+    Raises:
+        Unsupported: nothing can run one of them.
+    """
+    from ropeconv.proof.runtimes import Runner, check_runnable  # noqa: PLC0415 - torch when needed
+
+    source, target = (Runner(inventory=side.inventory, model=side.model) for side in (ours, theirs))
+    check_runnable(source)
+    check_runnable(target)
+    return source, target
 
 
 def check_this_machine() -> KernelReport:
