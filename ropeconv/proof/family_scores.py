@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from ropeconv.kernels import BACKEND, ScoreForm
-from ropeconv.proof.comparison import compare_forms, make_angles
-from ropeconv.proof.judgement import judge
+from ropeconv.proof.comparison import Angles, compare_forms, make_angles
+from ropeconv.proof.judgement import judge, judge_layer
 from ropeconv.proof.probe import Probe, make_probe
 from ropeconv.proof.projection import hidden_states, project
 from ropeconv.proof.scores import Form
@@ -38,41 +38,38 @@ def check_family_scores(
 ) -> ScoreCheck:
     """Compare every rotary span of the chosen layers, each side in its own layout.
 
-    Layers that do not rotate are left out; where a layer has spans of two lengths, or the two sides
-    have different ones, nothing is concluded.
+    Layers that do not rotate are left out; of a layer with spans of several lengths, the worst is
+    told. Where the two sides have other lengths, nothing is concluded.
     """
     wanted = [layer for layer in layers if _rotating(source.inventory, layer)]
-    dims = {
-        stop
-        for form in (source, target)
-        for layer in wanted
-        for tensor in _rotating(form.inventory, layer)
-        for stop in {len(span) for span in spans(tensor.rows)}
-    }
     device = torch.device("cuda" if BACKEND == "cuda" else "cpu")
+    context = source.model.max_positions or MIN_CONTEXT
     found: list[LayerScores] = []
-    positions: tuple[int, ...] = ()
-    if len(dims) == 1:
-        dim = dims.pop()
-        probe = make_probe(source.model.rope, dim, source.model.max_positions or MIN_CONTEXT)
-        positions = probe.positions
-        listen(LayersPlanned(title="comparing scores", num_layers=len(wanted)))
-        angles = make_angles(source.model.rope, dim, probe, device)
-        for layer in wanted:
-            ours, theirs = (
-                ScoreForm(q=x_TSr, k=x_TSr, layout=form.inventory.layout, table=angles.plain)
-                for form in (source, target)
-                for x_TSr in (_vectors(form.inventory, layer, probe, device),)
+    probes: dict[int, tuple[Probe, Angles]] = {}
+    listen(LayersPlanned(title="comparing scores", num_layers=len(wanted)))
+    for layer in wanted:
+        dims = _lengths(source.inventory, layer)
+        if dims != _lengths(target.inventory, layer):
+            found.clear()
+            break
+        for dim in dims - probes.keys():
+            probe = make_probe(source.model.rope, dim, context)
+            probes[dim] = probe, make_angles(source.model.rope, dim, probe, device)
+        found.append(
+            min(
+                (
+                    _compare(source, target, layer, dim, *probes[dim], device)
+                    for dim in sorted(dims)
+                ),
+                key=_goodness,
             )
-            widest = max(tensor.shape[1] for tensor in _rotating(source.inventory, layer))
-            found.append(
-                compare_forms(ours, theirs, angles=angles, layer=layer, hidden_size=widest)
-            )
-            listen(LayerDone(layer=layer))
-        listen(WorkDone(title="comparing scores"))
+        )
+        listen(LayerDone(layer=layer))
+    listen(WorkDone(title="comparing scores"))
     outcome, why = judge(found)
     if not found:
         outcome, why = Outcome.INCONCLUSIVE, "no layer has rotary rows of one length to compare"
+    positions = max((probe.positions for probe, _ in probes.values()), key=len, default=())
     return ScoreCheck(
         outcome=outcome,
         backend="Triton interpreter" if BACKEND == "interpreter" else "Triton",
@@ -85,6 +82,34 @@ def check_family_scores(
         by_distance=None,
         versions=(("torch", torch.__version__), ("triton", triton.__version__)),
     )
+
+
+def _compare(
+    source: Form,
+    target: Form,
+    layer: int,
+    dim: int,
+    probe: Probe,
+    angles: Angles,
+    device: torch.device,
+) -> LayerScores:
+    ours, theirs = (
+        ScoreForm(q=x_TSr, k=x_TSr, layout=form.inventory.layout, table=angles.plain)
+        for form in (source, target)
+        for x_TSr in (_vectors(form.inventory, layer, dim, probe, device),)
+    )
+    widest = max(tensor.shape[1] for tensor in _rotating(source.inventory, layer))
+    return compare_forms(ours, theirs, angles=angles, layer=layer, hidden_size=widest)
+
+
+def _goodness(scores: LayerScores) -> tuple[int, float]:
+    """A difference is worst, then what had no power, then the weakest control."""
+    order = (Outcome.DIFFERENT, Outcome.INCONCLUSIVE, Outcome.SAME)
+    return order.index(judge_layer(scores)[0]), scores.margin
+
+
+def _lengths(inventory: Inventory, layer: int) -> set[int]:
+    return {len(span) for tensor in _rotating(inventory, layer) for span in spans(tensor.rows)}
 
 
 def spans(parts: tuple[Rows, ...], start: int = 0) -> list[range]:
@@ -120,12 +145,17 @@ def _rotating(inventory: Inventory, layer: int) -> list[WholeTensor]:
     ]
 
 
-def _vectors(inventory: Inventory, layer: int, probe: Probe, device: torch.device) -> Tensor:
-    """Every span of the layer, projected from seeded inputs: [1, T, S, r]."""
+def _vectors(
+    inventory: Inventory, layer: int, dim: int, probe: Probe, device: torch.device
+) -> Tensor:
+    """Every span of that length of the layer, projected from seeded inputs: [1, T, S, r]."""
     found = []
     for number, tensor in enumerate(sorted(_rotating(inventory, layer), key=lambda t: t.name)):
+        chosen = [span for span in spans(tensor.rows) if len(span) == dim]
+        if not chosen:
+            continue
         seed = probe.seed + 1000 * layer + number
         hidden_TC = hidden_states(seed, len(probe.positions), tensor.shape[1], device)
         rows_TN = project(inventory, tensor, hidden_TC)
-        found += [rows_TN[:, list(span)] for span in spans(tensor.rows)]
+        found += [rows_TN[:, list(span)] for span in chosen]
     return torch.stack(found, dim=1)[None]
