@@ -147,6 +147,7 @@ KINDS = {
     "qwen3_5_vision": Kind(model="Qwen3_5VisionModel", inputs=_hidden, places=_MERGED),
     "qwen3_vl_moe_vision": Kind(model="Qwen3VLMoeVisionModel", inputs=_hidden, places=_MERGED),
     "qwen3_vl_vision": Kind(model="Qwen3VLVisionModel", inputs=_hidden, places=_MERGED),
+    "qwen4_exp_vision": Kind(model="Qwen4ExpVisionModel", inputs=_hidden, places=_MERGED),
     "video_llama_3_vision": Kind(
         model="VideoLlama3VisionModel",
         inputs=lambda: {**_patches(CHANNELS * PATCH * PATCH), "merge_sizes": _numbers([2])[0]},

@@ -108,14 +108,14 @@ def explain(name: str) -> Explanation:
             needs=(),
             runtime="",
         )
-    if name not in FAMILIES:
+    family = FAMILIES.get(name) or BY_TYPE.get(name)
+    if family is None:
         close = get_close_matches(name, [*FAMILIES, *REFUSED], n=3)
         raise UsageError(
             what=f"no table knows the model type `{name[:60]}`",
             why=f"names like it are {', '.join(close)}" if close else "",
             fix="`ropeconv families` lists them",
         )
-    family = FAMILIES[name]
     moves = tuple(
         TensorLine(name=rule.name, rows=rule.rows, why=rule.why, layers=rule.layers)
         for rule in family.rules
@@ -187,10 +187,8 @@ def as_markdown() -> str:
         if line.name not in BY_TYPE
     ]
     towers = [
-        f"| `{line.name}` | {line.title} | {line.layout} | {_forms(FAMILIES[line.name])} |"
-        f" {_users(line.name)} |"
-        for line in list_families()
-        if line.name in BY_TYPE
+        f"| `{name}` | {family.title} | {family.layout} | {_forms(family)} | {_users(name)} |"
+        for name, family in sorted(BY_TYPE.items())
     ]
     refused = [f"| `{name}` | {why} |" for name, why in list_refused()]
     return "\n".join(

@@ -114,6 +114,7 @@ RUNNABLE = (
     "olmo3",
     "olmo_hybrid",
     "olmoe",
+    "paddleocr_vl_text",
     "persimmon",
     "phi",
     "phi3",

@@ -12,7 +12,7 @@ from ropeconv import verify
 from ropeconv.cli.app import app
 from ropeconv.proof.family_scores import spans
 from ropeconv.proof.verdict import Outcome
-from ropeconv.story.families import as_markdown
+from ropeconv.story.families import as_markdown, list_families
 from ropeconv.story.inspection import inspect
 from ropeconv.story.relayout import relayout
 from ropeconv.words.layout import Keep, Repeat, Rope
@@ -25,6 +25,11 @@ RUNNER = CliRunner()
 def test_page_when_rendered_then_it_is_the_one_in_docs() -> None:
     """Rewrite it with what `as_markdown` returns."""
     assert as_markdown() == (ROOT / "docs" / "families.md").read_text()
+
+
+@pytest.mark.parametrize("page", ["README.md", "CHANGELOG.md"])
+def test_page_when_it_counts_families_then_it_is_right(page: str) -> None:
+    assert f" {len(list_families())} model types" in (ROOT / page).read_text()
 
 
 def test_list_when_printed_then_has_families_and_refusals() -> None:

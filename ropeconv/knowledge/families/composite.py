@@ -28,80 +28,113 @@ _BASES = (
     "",
     "mtp.",
 )
-_TOWER = "a tower for images or sound, which keeps its own layout"
+_TOWERS = {
+    Part.VISION: (
+        "vision_config",
+        (
+            "vision_tower",
+            "vision_model",
+            "vision_encoder",
+            "visual",
+            "image_tower",
+            "video_tower",
+            "vqmodel",
+        ),
+    ),
+    Part.AUDIO: ("audio_config", ("audio_tower", "audio_model", "audio_encoder")),
+}
+_NAMES = ",".join(name for _, names in _TOWERS.values() for name in names)
+_BETWEEN = (
+    "multi_modal_projector,connector,mlp1,mlp_AR,embed_vision,embed_audio,aligner,resampler_model,"
+    "merger,vision_projector,vision_projection,patch_merge_mlp,pre_mm_projector_norm,patch_merger,"
+    "vision_language_adapter,pre_projection,post_projection,masked_embedding"
+)
 _STAYS = (
-    ("{model.,}{vision_tower,vision_model,visual,vision_embed_tokens,audio_tower,image_tower,vqmodel,vision_encoder}.*",
-     _TOWER),
     (
-        "{model.,}{multi_modal_projector,connector,mlp1,mlp_AR,embed_vision,embed_audio,aligner,resampler_model,pre_mm_projector_norm,patch_merger,vision_language_adapter,pre_projection,post_projection,masked_embedding}.*",
-        "between a tower and the language model",
+        f"{{model.,}}{{{_NAMES},vision_embed_tokens,visual_embeddings_table}}.*",
+        "a tower for images or sound, which keeps its own layout",
+    ),
+    (f"{{model.,}}{{{_BETWEEN}}}.*", "between a tower and the language model"),
+    (
+        "{model.,}{encoder,projector}.*",
+        "a tower for images or sound, or what lies between it and the language model",
+    ),
+    (
+        "{model.,}{generation_embeddings,generation_aligner,generation_head}.*",
+        "makes images of what the language model says",
     ),
     ("{model.,}{image_newline,image_norm,view_seperator}", "between images"),
     ("{model.,}{language_model,text_model}.lm_head.weight", "the output is not rotated"),
-)  # fmt: skip
-
-_VISION = (
-    # model type, title, its tower; empty where the config says which
-    ("aria", "Aria", ""),
-    ("aya_vision", "Aya Vision", ""),
-    ("cohere_compass", "Command with vision", ""),
-    ("cohere2_vision", "Command A Vision", ""),
-    ("dots3_note", "dots 3 note", ""),
-    ("emu3", "Emu 3", ""),
-    ("ernie4_5_vl_moe", "ERNIE 4.5 VL", "ernie4_5_vl_moe_vision"),
-    ("exaone4_5", "EXAONE 4.5", "exaone4_5_vision"),
-    ("fuyu", "Fuyu", ""),
-    ("gemma3", "Gemma 3", ""),
-    ("gemma3n", "Gemma 3n", ""),
-    ("gemma4", "Gemma 4", ""),
-    ("gemma4_assistant", "Gemma 4 assistant", ""),
-    ("gemma4_unified", "Gemma 4 unified", ""),
-    ("gemma4_unified_assistant", "Gemma 4 unified assistant", ""),
-    ("glm4v", "GLM-4.1V", "glm4v_vision"),
-    ("glm4v_moe", "GLM-4.5V", "glm4v_moe_vision"),
-    ("glm_ocr", "GLM-OCR", "glm_ocr_vision"),
-    ("got_ocr2", "GOT-OCR 2", ""),
-    ("idefics3", "Idefics 3", ""),
-    ("internvl", "InternVL 3", ""),
-    ("lfm2_vl", "LFM 2 VL", ""),
-    ("llama4", "Llama 4", "llama4_vision_model"),
-    ("llava", "LLaVA", ""),
-    ("llava_next", "LLaVA-NeXT", ""),
-    ("llava_onevision", "LLaVA-OneVision", ""),
-    ("mistral3", "Mistral Small 3.1 and Ministral 3, with vision", "pixtral"),
-    ("mistral_large4", "Mistral Large 4", ""),
-    ("mllama", "Llama 3.2 Vision", ""),
-    ("paligemma", "PaliGemma", ""),
-    ("qwen2_vl", "Qwen 2 VL", "qwen2_vl_vision"),
-    ("qwen2_5_vl", "Qwen 2.5 VL", "qwen2_5_vl_vision"),
-    ("qwen3_vl", "Qwen 3 VL", "qwen3_vl_vision"),
-    ("qwen3_vl_moe", "Qwen 3 VL MoE", "qwen3_vl_moe_vision"),
-    ("qwen3_5", "Qwen 3.5", "qwen3_5_vision"),
-    ("qwen3_5_moe", "Qwen 3.5 MoE", "qwen3_5_moe_vision"),
-    ("qwen4_exp", "Qwen 4 Exp", ""),
-    ("smolvlm", "SmolVLM", ""),
-    ("video_llama_3", "VideoLLaMA 3", "video_llama_3_vision"),
-    ("vipllava", "VipLLaVA", ""),
 )
-_AUDIO = (
-    ("glmasr", "GLM-ASR", "glmasr_encoder"),
-    ("moss_transcribe_diarize", "MOSS transcribe and diarize", ""),
-    ("voxtral", "Voxtral", ""),
+# model type, title, and the towers for images and sound: `any` where the config says which
+_WRAPPERS = (
+    ("aria", "Aria", "any", ""),
+    ("aya_vision", "Aya Vision", "any", ""),
+    ("cohere2_vision", "Command A Vision", "any", ""),
+    ("cohere_compass", "Command, with vision", "cohere_compass_vision", ""),
+    ("deepseek_vl", "DeepSeek VL", "any", ""),
+    ("dots3_note", "dots 3 note", "any", "any"),
+    ("emu3", "Emu 3", "", ""),
+    ("ernie4_5_vl_moe", "ERNIE 4.5 VL", "ernie4_5_vl_moe_vision", ""),
+    ("exaone4_5", "EXAONE 4.5", "exaone4_5_vision", ""),
+    ("fuyu", "Fuyu", "", ""),
+    ("gemma3", "Gemma 3", "any", ""),
+    ("gemma3n", "Gemma 3n", "any", "any"),
+    ("gemma4", "Gemma 4", "gemma4_vision", "any"),
+    ("gemma4_assistant", "Gemma 4 assistant", "", ""),
+    ("gemma4_unified", "Gemma 4 unified", "any", "any"),
+    ("gemma4_unified_assistant", "Gemma 4 unified assistant", "", ""),
+    ("glm46v", "GLM-4.6V", "glm4v_vision", ""),
+    ("glm4v", "GLM-4.1V", "glm4v_vision", ""),
+    ("glm4v_moe", "GLM-4.5V", "glm4v_moe_vision", ""),
+    ("glm_ocr", "GLM-OCR", "glm_ocr_vision", ""),
+    ("glmasr", "GLM-ASR", "", "glmasr_encoder"),
+    ("got_ocr2", "GOT-OCR 2", "any", ""),
+    ("granite_speech", "Granite Speech", "", ""),
+    ("hyperclovax_vision_v2", "HyperCLOVA X SEED, with vision", "qwen2_5_vl_vision", ""),
+    ("idefics2", "Idefics 2", "any", ""),
+    ("idefics3", "Idefics 3", "any", ""),
+    ("internvl", "InternVL 3", "any", ""),
+    ("janus", "Janus", "any", ""),
+    ("lfm2_vl", "LFM 2 VL", "any", ""),
+    ("lighton_ocr", "LightOnOCR", "pixtral", ""),
+    ("llama4", "Llama 4", "llama4_vision_model", ""),
+    ("llava", "LLaVA", "any", ""),
+    ("llava_next", "LLaVA-NeXT", "any", ""),
+    ("llava_next_video", "LLaVA-NeXT Video", "any", ""),
+    ("llava_onevision", "LLaVA-OneVision", "any", ""),
+    ("minicpmv4_6", "MiniCPM-V 4.6", "any", ""),
+    ("mistral3", "Mistral Small 3.1 and Ministral 3, with vision", "pixtral", ""),
+    ("mistral_large4", "Mistral Large 4", "pixtral_native", ""),
+    ("mllama", "Llama 3.2 Vision", "any", ""),
+    ("moss_transcribe_diarize", "MOSS transcribe and diarize", "", "any"),
+    ("ovis2", "Ovis 2", "any", ""),
+    ("paddleocr_vl", "PaddleOCR-VL", "paddleocr_vl_vision", ""),
+    ("paligemma", "PaliGemma", "any", ""),
+    ("qwen2_audio", "Qwen 2 Audio", "", "any"),
+    ("qwen2_vl", "Qwen 2 VL", "qwen2_vl_vision", ""),
+    ("qwen2_5_vl", "Qwen 2.5 VL", "qwen2_5_vl_vision", ""),
+    ("qwen3_asr", "Qwen 3 ASR", "", "any"),
+    ("qwen3_vl", "Qwen 3 VL", "qwen3_vl_vision", ""),
+    ("qwen3_vl_moe", "Qwen 3 VL MoE", "qwen3_vl_moe_vision", ""),
+    ("qwen3_5", "Qwen 3.5", "qwen3_5_vision", ""),
+    ("qwen3_5_moe", "Qwen 3.5 MoE", "qwen3_5_moe_vision", ""),
+    ("qwen4_exp", "Qwen 4 Exp", "qwen4_exp_vision", ""),
+    ("smolvlm", "SmolVLM", "any", ""),
+    ("video_llama_3", "VideoLLaMA 3", "video_llama_3_vision", ""),
+    ("video_llava", "Video-LLaVA", "any", ""),
+    ("vipllava", "VipLLaVA", "any", ""),
+    ("voxtral", "Voxtral", "", "any"),
 )
-_BOTH = ("model.", "")
-_PLACES = {
-    Part.VISION: ("vision_config", ("vision_tower.", "vision_model.", "visual.", "image_tower.")),
-    Part.AUDIO: ("audio_config", ("audio_tower.",)),
-}
 
 
-def _place(part: Part, model_type: str) -> Tower:
-    key, names = _PLACES[part]
+def _tower(part: Part, model_type: str) -> Tower:
+    key, names = _TOWERS[part]
     return Tower(
         part=part,
         key=key,
-        bases=tuple(base + name for base in _BOTH for name in names),
-        family=BY_TYPE[model_type] if model_type else None,
+        bases=tuple(f"{base}{name}." for base in ("model.", "") for name in names),
+        family=None if model_type == "any" else BY_TYPE[model_type],
     )
 
 
@@ -114,10 +147,13 @@ COMPOSITE = tuple(
         stays=_STAYS,
         bases=_BASES,
         inner="text_config",
-        towers=(_place(part, model_type),),
+        towers=tuple(
+            _tower(part, model_type)
+            for part, model_type in ((Part.VISION, vision), (Part.AUDIO, audio))
+            if model_type
+        ),
     )
-    for part, rows in ((Part.VISION, _VISION), (Part.AUDIO, _AUDIO))
-    for name, title, model_type in rows
+    for name, title, vision, audio in _WRAPPERS
 )
 
 

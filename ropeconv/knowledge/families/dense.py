@@ -136,6 +136,7 @@ PLAIN = (
     _plain("mixtral", "Mixtral"),
     _plain("mllama_text_model", "Llama 3.2 Vision, text", also=CROSS),
     _plain("olmo", "OLMo"),
+    _plain("paddleocr_vl_text", "PaddleOCR-VL, text"),
     _plain("phimoe", "Phi-3.5 MoE"),
     _plain("qwen2", "Qwen 1.5, 2 and 2.5"),
     _plain("qwen2_moe", "Qwen 1.5 and 2 MoE"),

@@ -51,7 +51,7 @@ def _tower(
 
 def _outside(layer: str, attention: str, *further: str) -> tuple[tuple[str, str], ...]:
     """What no rotation touches in a tower."""
-    inner = ("v_proj", "o_proj", "out_proj", "proj", "v")
+    inner = ("v_proj", "o_proj", "out_proj", "proj", "wv", "wo")
     return (
         (layer + attention + f"{{{','.join(inner)}}}" + _ENDS, "values are not rotated"),
         (layer + "{mlp,feed_forward}.*", "outside the attention"),
@@ -104,6 +104,7 @@ TOWERS = (
     _joined("qwen3_vl_moe_vision", "Qwen 3 VL MoE, vision", _QWEN3),
     _joined("qwen3_5_vision", "Qwen 3.5, vision", _QWEN3),
     _joined("qwen3_5_moe_vision", "Qwen 3.5 MoE, vision", _QWEN3),
+    _joined("qwen4_exp_vision", "Qwen 4 Exp, vision", _QWEN3),
     _joined("cohere_compass_vision", "Cohere Compass, vision", _QWEN3),
     _joined("glm4v_vision", "GLM-4.1V, vision", _depth("hidden_size or 1536", 12, 24)),
     _joined("glm4v_moe_vision", "GLM-4.5V, vision", _depth("hidden_size or 1536", 12, 24)),
@@ -236,4 +237,17 @@ TOWERS = (
         _usual(1280, 32, 32, D="head_dim or 64"),
     ),
 )  # fmt: skip
-BY_TYPE = {family.name: family for family in TOWERS}
+# no model type of its own: transformers reorders these rows when it loads them
+PIXTRAL_NATIVE = _tower(
+    "pixtral_native",
+    "Pixtral, vision, in Mistral's own files",
+    heads("{base}transformer.layers.{layer}.attention.", "wq", "wk"),
+    _outside(
+        "{base}transformer.layers.{layer}.",
+        "attention.",
+        "{base}{patch_conv,ln_pre}.{weight,bias}",
+    ),
+    _usual(1024, 16, 24, D="head_dim or C // H"),
+    INTERLEAVED,
+)
+BY_TYPE = {family.name: family for family in (*TOWERS, PIXTRAL_NATIVE)}
