@@ -24,6 +24,7 @@ from ropeconv.proof.projection import hidden_states, project
 from ropeconv.proof.scores import Form
 from ropeconv.proof.verdict import LayerScores, Outcome, ScoreCheck
 from ropeconv.thinking.inventory import Inventory, WholeTensor
+from ropeconv.thinking.quantised import WEIGHTS
 from ropeconv.words.events import LayerDone, LayersPlanned, Listener, WorkDone
 from ropeconv.words.layout import Keep, Repeat, Rope, Rows, num_rows
 
@@ -134,11 +135,12 @@ def spans(parts: tuple[Rows, ...], start: int = 0) -> list[range]:
 
 
 def _rotating(inventory: Inventory, layer: int) -> list[WholeTensor]:
-    """The layer's matrices with rotary rows; biases and norms are compared byte by byte."""
+    """The layer's weights with rotary rows; biases, norms and scales are compared byte by byte."""
     return [
         tensor
         for tensor in inventory.tensors
         if tensor.layer == layer
+        and tensor.name.endswith(WEIGHTS)
         and len(tensor.shape) == 2  # noqa: PLR2004 - a matrix
         and tensor.num_rows == tensor.shape[0]
         and spans(tensor.rows)

@@ -20,6 +20,7 @@ from ropeconv.words.layout import HALF_SPLIT, INTERLEAVED, Keep, Rows, num_rows,
 
 BLOCK_ROWS = 128  # rows that share a scale in DeepSeek's FP8 files
 PACKED = ".weight_packed"  # a weight whose rows are several numbers to an integer
+WEIGHTS = (".weight", PACKED)
 _BLOCKS = ".weight_scale_inv"
 _CACHE = (".q_scale", ".k_scale", ".v_scale")
 _EACH_ROW = (

@@ -15,7 +15,7 @@ from ropeconv.formats.checkpoint import Checkpoint, StoredTensor, parse_object
 from ropeconv.knowledge.family import Family, Rule, Tower, parse_rows
 from ropeconv.knowledge.formula import evaluate, solve
 from ropeconv.knowledge.registry import FAMILIES
-from ropeconv.thinking.quantised import PACKED, Companion, companion, rows_of_companion
+from ropeconv.thinking.quantised import WEIGHTS, Companion, companion, rows_of_companion
 from ropeconv.thinking.sizes import Sizes, words_of
 from ropeconv.words.errors import (
     Contradiction,
@@ -34,8 +34,6 @@ from ropeconv.words.layout import (
 )
 from ropeconv.words.model import Format, Geometry, Note
 from ropeconv.words.parts import Part
-
-WEIGHTS = (".weight", PACKED)
 
 
 @dataclass(frozen=True, kw_only=True)

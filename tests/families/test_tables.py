@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from ropeconv import Outcome, verify
 from ropeconv.formats import hf
 from ropeconv.knowledge.described import read_description
 from ropeconv.knowledge.families.refused import REFUSED
@@ -441,6 +442,20 @@ def test_companion_when_each_row_has_its_own_then_it_follows(
             assert moved[name].reshape(20, -1)[:10, 0].tolist() == head, name
     for name, shape in {**whole, **values}.items():
         assert moved[name].equal(_numbered(shape)), name
+
+
+def test_packed_rows_when_moved_then_verified(made: Callable[..., Path], tmp_path: Path) -> None:
+    """As MLX packs: unsigned integers, and scales beside which they are huge."""
+    folder = made({"rope_theta": 1e4}, **{f"{AT}k_proj.scales".replace(".", "__"): (20, 2)})
+    tensors = load_file(folder / "model.safetensors")
+    generator = torch.Generator().manual_seed(0)
+    tensors = {name: torch.rand(x.shape, generator=generator) for name, x in tensors.items()}
+    packed = torch.randint(0, 2**32, (20, 8), generator=generator)
+    tensors[AT + "k_proj.weight"] = packed.to(torch.uint32)
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    relayout(folder, tmp_path / "moved", INTERLEAVED)
+
+    assert verify(tmp_path / "moved", folder).outcome is Outcome.SAME
 
 
 @pytest.mark.parametrize(
