@@ -20,7 +20,7 @@ from ropeconv.kernels import BACKEND, ScoreForm
 from ropeconv.proof.comparison import Angles, compare_forms, make_angles
 from ropeconv.proof.judgement import judge, judge_layer
 from ropeconv.proof.probe import Probe, make_probe
-from ropeconv.proof.projection import hidden_states, project
+from ropeconv.proof.projection import hidden_states, project, width_of
 from ropeconv.proof.scores import Form
 from ropeconv.proof.verdict import LayerScores, Outcome, ScoreCheck
 from ropeconv.thinking.inventory import Inventory, WholeTensor
@@ -99,7 +99,7 @@ def _compare(
         for form in (source, target)
         for x_TSr in (_vectors(form.inventory, layer, dim, probe, device),)
     )
-    widest = max(tensor.shape[1] for tensor in _rotating(source.inventory, layer))
+    widest = max(width_of(tensor) for tensor in _rotating(source.inventory, layer))
     return compare_forms(ours, theirs, angles=angles, layer=layer, hidden_size=widest)
 
 
@@ -157,7 +157,7 @@ def _vectors(
         if not chosen:
             continue
         seed = probe.seed + 1000 * layer + number
-        hidden_TC = hidden_states(seed, len(probe.positions), tensor.shape[1], device)
+        hidden_TC = hidden_states(seed, len(probe.positions), width_of(tensor), device)
         rows_TN = project(inventory, tensor, hidden_TC)
         found += [rows_TN[:, list(span)] for span in chosen]
     return torch.stack(found, dim=1)[None]

@@ -28,10 +28,20 @@ def hidden_states(seed: int, tokens: int, width: int, device: torch.device) -> T
     return (8 * normal_TC).round().div(8).to(device)
 
 
+def width_of(tensor: WholeTensor) -> int:
+    """Columns of a matrix; in packed ones, whose integers are no numbers, bytes of a row."""
+    return tensor.shape[1] if _dtype(tensor).is_floating_point else tensor.row_nbytes
+
+
+def _dtype(tensor: WholeTensor) -> torch.dtype:
+    dtype: torch.dtype = getattr(torch, tensor.dtype.torch_name)
+    return dtype
+
+
 def project(inventory: Inventory, tensor: WholeTensor, hidden_TC: Tensor) -> Tensor:
     """The tensor's rows applied to hidden states, [T, rows] in float32."""
-    dtype = getattr(torch, tensor.dtype.torch_name)
-    step = max(1, CHUNK_NBYTES // (8 * tensor.shape[1]))
+    dtype = _dtype(tensor) if _dtype(tensor).is_floating_point else torch.uint8
+    step = max(1, CHUNK_NBYTES // (8 * width_of(tensor)))
     parts = []
     for first in range(0, tensor.num_rows, step):
         last = min(first + step, tensor.num_rows)
