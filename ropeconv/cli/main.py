@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
+import os
+import signal
 import sys
 
 from ropeconv.cli.speech import Speech, failed, stopped
@@ -12,9 +15,13 @@ from ropeconv.words.errors import RopeconvError
 def main() -> None:
     """Run the command line, and exit."""
     let_readers_leave()
+    # what is said by then is the answer: a late Ctrl-C must not turn it into another exit code
+    atexit.register(signal.signal, signal.SIGINT, signal.SIG_IGN)
     # until a command speaks for itself
     words = sys.argv[1:]
-    speech = Speech(json="--json" in words, no_color="--no-color" in words)
+    speech = Speech(
+        json="--json" in words, debug="--debug" in words, no_color="--no-color" in words
+    )
     try:
         from ropeconv.cli.app import run
 
@@ -24,4 +31,7 @@ def main() -> None:
         code = failed(speech, error)
     except KeyboardInterrupt:
         code = stopped(speech)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)  # taking torch apart takes a second, and somebody waits
     sys.exit(code)

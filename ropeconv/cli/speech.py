@@ -12,6 +12,7 @@ from pathlib import Path
 from shutil import get_terminal_size
 from typing import TYPE_CHECKING, TextIO
 
+from ropeconv.cli.stopping import insisting
 from ropeconv.cli.styles import Styled, bad, rendered, soft, strong, wants_color
 from ropeconv.cli.wording import for_users
 from ropeconv.reports.forms import ERROR, Forms
@@ -114,13 +115,12 @@ class Speech:
 def speaking(speech: Speech) -> Iterator[None]:
     """Turn every failure into words and an exit code."""
     try:
-        _check_report(speech)
-        yield
+        with insisting():
+            _check_report(speech)
+            yield
         sys.stdout.flush()
     except RopeconvError as error:
         raise SystemExit(failed(speech, error)) from None
-    except KeyboardInterrupt:
-        raise SystemExit(stopped(speech)) from None
     except Exception as error:  # noqa: BLE001 - whatever it is, it gets words and an exit code
         bug = RopeconvError(
             what=f"a bug in ropeconv: {type(error).__name__}: {error}",

@@ -93,5 +93,5 @@ def interrupted() -> Interrupted:
     return Interrupted(
         what="stopped before the end",
         why="what is finished is kept in a hidden folder beside the target",
-        fix="run the same again to go on; `Handling(restart=True)` begins afresh",
+        fix="run the same command again to go on; `Handling(restart=True)` begins afresh",
     )

@@ -269,12 +269,12 @@ def _carry_out(
                 prepare=lambda: share_all(plan, staging) if shares else None,
             )
             execute(work, staging, effort, listen, stop=stop)
-            _check_look(looking, plan, staging)
+            _check_look(looking, plan, staging, stop)
             hashes = hash_files(plan, staging, effort, stop) if handling.hashes else {}
             texts = [(file.name, file.text) for file in plan.small_files]
             staging.seal([*texts, (MANIFEST, render_manifest(plan, hashes))], sync=effort.sync)
     else:
-        _check_look(looking, plan, staging)
+        _check_look(looking, plan, staging, stop)
     return ConversionReport(
         plan=plan,
         source=plan.source.root,
@@ -287,12 +287,12 @@ def _carry_out(
     )
 
 
-def _check_look(looking: Looking | None, plan: Plan, staging: Staging) -> None:
+def _check_look(looking: Looking | None, plan: Plan, staging: Staging, stop: Event | None) -> None:
     """Before the seal: if the weights contradict the declared layout, nothing is left behind."""
     if looking is None:
         return
     try:
-        check_declared(plan.source.root, plan.source_layout.name, looking.result())
+        check_declared(plan.source.root, plan.source_layout.name, looking.result(stop))
     except Contradiction:
         staging.discard()
         raise

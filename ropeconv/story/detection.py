@@ -6,15 +6,19 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Event
 
+from ropeconv.moving.engine import interrupted
 from ropeconv.words.errors import Contradiction
 from ropeconv.words.model import Geometry
 
 FEWEST_KEY_HEADS = 8  # of all layers; fewer have never been firm evidence
+POLL_SECONDS = 0.2  # between two looks at whether to stop
 CHILD_SECONDS = 600.0  # no model takes as long; a child that hangs must not hang the parent
 
 
@@ -59,16 +63,32 @@ class Looking:
             text=True,
         )
 
-    def result(self) -> Detected:
-        """What the child found; inconclusive, with the reason, if it could not look."""
+    def result(self, stop: Event | None = None) -> Detected:
+        """What the child found; inconclusive, with the reason, if it could not look.
+
+        Raises:
+            Interrupted: stop was set. A Ctrl-C ends the child as well: then it has found nothing.
+        """
         try:
-            out, _ = self._child.communicate(timeout=CHILD_SECONDS)
-            return Detected(**json.loads(out))
+            return Detected(**json.loads(self._words(stop)))
         except (subprocess.TimeoutExpired, ValueError, TypeError):
             why = "the weights could not be looked at; is numpy installed and working?"
             return Detected(layout="", reordered=None, z=0.0, margin=0.0, num_heads=0, why=why)
         finally:
             self.stop()
+
+    def _words(self, stop: Event | None) -> str:
+        last = time.monotonic() + CHILD_SECONDS
+        out = None
+        while out is None:
+            try:
+                out, _ = self._child.communicate(timeout=POLL_SECONDS)
+            except subprocess.TimeoutExpired:
+                if time.monotonic() > last:
+                    raise
+            if stop is not None and stop.is_set():
+                raise interrupted()
+        return out
 
     def stop(self) -> None:
         """End the child, if it still runs."""

@@ -205,7 +205,7 @@ def relayout_in_place(
             wanted = look and Part.TEXT in parts
             with looking_at(root, plan.model.geometry, wanted=wanted) as looking:
                 if looking is not None:
-                    check_declared(root, plan.source_layout.name, looking.result())
+                    check_declared(root, plan.source_layout.name, looking.result(stop))
         report = _report(plan, block_nbytes, done=True)
         check_needs(report.needs, staging.folder)
         work.begin(key, plan, _stamps_of(plan.source))
