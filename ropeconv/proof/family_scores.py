@@ -27,6 +27,7 @@ from ropeconv.thinking.inventory import Inventory, WholeTensor
 from ropeconv.thinking.quantised import WEIGHTS
 from ropeconv.words.events import LayerDone, LayersPlanned, Listener, WorkDone
 from ropeconv.words.layout import Keep, Repeat, Rope, Rows, num_rows
+from ropeconv.words.parts import Part
 
 # isort: split
 import triton  # after `ropeconv.kernels`, which chooses its backend
@@ -39,8 +40,9 @@ def check_family_scores(
 ) -> ScoreCheck:
     """Compare every rotary span of the chosen layers, each side in its own layout.
 
-    Layers that do not rotate are left out; of a layer with spans of several lengths, the worst is
-    told. Where the two sides have other lengths, nothing is concluded.
+    Layers that do not rotate are left out; of a layer with spans of several lengths, or in several
+    parts of the model, the worst is told. Where the two sides have other lengths, nothing is
+    concluded.
     """
     wanted = [layer for layer in layers if _rotating(source.inventory, layer)]
     device = torch.device("cuda" if BACKEND == "cuda" else "cpu")
@@ -49,18 +51,18 @@ def check_family_scores(
     probes: dict[int, tuple[Probe, Angles]] = {}
     listen(LayersPlanned(title="comparing scores", num_layers=len(wanted)))
     for layer in wanted:
-        dims = _lengths(source.inventory, layer)
-        if dims != _lengths(target.inventory, layer):
+        kinds = _kinds(source.inventory, layer)
+        if kinds != _kinds(target.inventory, layer):
             found.clear()
             break
-        for dim in dims - probes.keys():
+        for dim in {dim for _, dim in kinds} - probes.keys():
             probe = make_probe(source.model.rope, dim, context)
             probes[dim] = probe, make_angles(source.model.rope, dim, probe, device)
         found.append(
             min(
                 (
-                    _compare(source, target, layer, dim, *probes[dim], device)
-                    for dim in sorted(dims)
+                    _compare(source, target, layer, part, dim, *probes[dim], device)
+                    for part, dim in sorted(kinds, key=lambda kind: (kind[0].value, kind[1]))
                 ),
                 key=_goodness,
             )
@@ -78,7 +80,7 @@ def check_family_scores(
         num_positions=len(positions),
         largest_position=positions[-1] if positions else 0,
         layers=tuple(found),
-        num_layers=source.model.geometry.num_layers,
+        num_layers=source.inventory.depth,
         why=why,
         by_distance=None,
         versions=(("torch", torch.__version__), ("triton", triton.__version__)),
@@ -89,15 +91,16 @@ def _compare(
     source: Form,
     target: Form,
     layer: int,
+    part: Part,
     dim: int,
     probe: Probe,
     angles: Angles,
     device: torch.device,
 ) -> LayerScores:
     ours, theirs = (
-        ScoreForm(q=x_TSr, k=x_TSr, layout=form.inventory.layout, table=angles.plain)
+        ScoreForm(q=x_TSr, k=x_TSr, layout=form.inventory.layout_in(part), table=angles.plain)
         for form in (source, target)
-        for x_TSr in (_vectors(form.inventory, layer, dim, probe, device),)
+        for x_TSr in (_vectors(form.inventory, layer, part, dim, probe, device),)
     )
     widest = max(width_of(tensor) for tensor in _rotating(source.inventory, layer))
     return compare_forms(ours, theirs, angles=angles, layer=layer, hidden_size=widest)
@@ -109,8 +112,13 @@ def _goodness(scores: LayerScores) -> tuple[int, float]:
     return order.index(judge_layer(scores)[0]), scores.margin
 
 
-def _lengths(inventory: Inventory, layer: int) -> set[int]:
-    return {len(span) for tensor in _rotating(inventory, layer) for span in spans(tensor.rows)}
+def _kinds(inventory: Inventory, layer: int) -> set[tuple[Part, int]]:
+    """Part of the model, and length, of every span of a layer."""
+    return {
+        (tensor.part, len(span))
+        for tensor in _rotating(inventory, layer)
+        for span in spans(tensor.rows)
+    }
 
 
 def spans(parts: tuple[Rows, ...], start: int = 0) -> list[range]:
@@ -148,13 +156,13 @@ def _rotating(inventory: Inventory, layer: int) -> list[WholeTensor]:
 
 
 def _vectors(
-    inventory: Inventory, layer: int, dim: int, probe: Probe, device: torch.device
+    inventory: Inventory, layer: int, part: Part, dim: int, probe: Probe, device: torch.device
 ) -> Tensor:
-    """Every span of that length of the layer, projected from seeded inputs: [1, T, S, r]."""
+    """Every such span of the layer, projected from seeded inputs: [1, T, S, r]."""
     found = []
     for number, tensor in enumerate(sorted(_rotating(inventory, layer), key=lambda t: t.name)):
         chosen = [span for span in spans(tensor.rows) if len(span) == dim]
-        if not chosen:
+        if not chosen or tensor.part is not part:
             continue
         seed = probe.seed + 1000 * layer + number
         hidden_TC = hidden_states(seed, len(probe.positions), width_of(tensor), device)

@@ -96,7 +96,7 @@ def verify(
     # a tower that moved is stamped on one side only: the other must know its rows too
     towers = {part for checkpoint in both for part, _ in checkpoint.tower_stamps}
     ours, theirs = (_know(checkpoint, said or Said(), towers) for checkpoint in both)
-    chosen = _chosen_layers(ours.model.geometry.num_layers, layers, sample)
+    chosen = _chosen_layers(ours.inventory.depth, layers, sample)
     comparable = ours.model.geometry == theirs.model.geometry
     runners = _runners(ours, theirs) if logits is not None and comparable else None
     with _check("bytes", listen):

@@ -110,6 +110,12 @@ class Inventory:
         """The layout of a part's rotary rows; the text's where a part has none."""
         return dict(self.towers).get(part, self.layout)
 
+    @property
+    def depth(self) -> int:
+        """Layers, up to the deepest with rotary rows: towers and draft heads may go further."""
+        rotating = [t.layer for t in self.tensors if t.rule.rotates and t.layer is not None]
+        return max([self.geometry.num_layers, *(layer + 1 for layer in rotating)])
+
     def find(self, name: str) -> WholeTensor | None:
         """A tensor by its canonical name."""
         return next((tensor for tensor in self.tensors if tensor.name == name), None)
