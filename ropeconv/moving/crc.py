@@ -111,9 +111,14 @@ class Crc32Sum:
             self._total = combine(self._total, crc, nbytes)
             self._position += nbytes
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether every part has come."""
+        return self._position == self._nbytes
+
     def value(self) -> int:
         """The CRC of the whole run."""
-        if self._position != self._nbytes:
+        if not self.is_whole:
             missing = self._nbytes - self._position
             raise ValueError(f"{missing} of {self._nbytes} bytes have not been summed")
         return self._total

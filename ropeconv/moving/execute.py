@@ -12,6 +12,7 @@ from ropeconv.moving.checks import check_unchanged
 from ropeconv.moving.effort import Effort, default_jobs
 from ropeconv.moving.engine import run_blocks
 from ropeconv.moving.files import BINARY, flush, write_all
+from ropeconv.moving.hashes import Hashes
 from ropeconv.moving.ledger import Ledger
 from ropeconv.moving.mover import Mover, Numbered, cannot_write
 from ropeconv.moving.staging import Staging
@@ -32,9 +33,13 @@ def execute(
     effort: Effort,
     listen: Listener,
     *,
+    hashed: bool = False,
     stop: threading.Event | None = None,
-) -> None:
+) -> dict[str, str]:
     """Fill the staged files with what the plan says, but for what the journal says is there.
+
+    Returns:
+        Each file's SHA-256 in hexadecimal, by name, if hashed; else nothing.
 
     Raises:
         SourceError: a source file vanished or changed during the run.
@@ -44,6 +49,7 @@ def execute(
     done_nbytes = staging.journal.finished_nbytes
     listen(WorkPlanned(title="converting", total_nbytes=plan.moved_nbytes, done_nbytes=done_nbytes))
     sums = Sums(plan)
+    hashes = Hashes(plan, sums) if hashed else None
     ledger = Ledger(
         staging.journal,
         (lambda file: flush(staging.path(plan.files[file].name))) if effort.sync else None,
@@ -53,7 +59,7 @@ def execute(
     try:
         run_blocks(
             work,
-            lambda: Mover(plan, staging, effort, sums, ledger),
+            lambda: Mover(plan, staging, effort, sums, ledger, hashes),
             jobs=effort.jobs,
             listen=listen,
             stop=stop,
@@ -66,7 +72,9 @@ def execute(
             raise cannot_write(str(staging.target), error) from error
     check_unchanged(plan.source)
     _write_fixed(plan, staging, sums)
+    digests = {} if hashes is None else hashes.finish(staging, effort, stop)
     listen(WorkDone(title="converting"))
+    return digests
 
 
 def all_blocks(plan: Plan, limit: int) -> Iterator[Block]:

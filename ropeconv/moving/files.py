@@ -141,9 +141,10 @@ def read_into(path: Path, view: memoryview, offset: int) -> None:
         raise SourceError(what=f"cannot read `{path}`", why=reason(error)) from error
 
 
-def cannot_read_back(path: Path, error: OSError) -> TargetError:
+def cannot_read_back(path: Path, error: OSError | EOFError) -> TargetError:
     """The error for a target file that was written and cannot be read."""
-    return TargetError(what=f"cannot read `{path}` again", why=reason(error))
+    why = reason(error) if isinstance(error, OSError) else "it ended early"
+    return TargetError(what=f"cannot read `{path}` again", why=why)
 
 
 def shorter(path: Path) -> SourceError:

@@ -21,7 +21,14 @@ from pathlib import Path
 
 from ropeconv.formats.checkpoint import reason
 from ropeconv.moving.effort import Effort, Io
-from ropeconv.moving.files import OpenFiles, read_scattered, shorter, write_all
+from ropeconv.moving.files import (
+    OpenFiles,
+    cannot_read_back,
+    read_scattered,
+    shorter,
+    write_all,
+)
+from ropeconv.moving.hashes import Hashes
 from ropeconv.moving.ledger import Ledger
 from ropeconv.moving.staging import Staging
 from ropeconv.moving.sums import Sums
@@ -41,12 +48,19 @@ class Mover:
     """Moves blocks through one buffer."""
 
     def __init__(
-        self, plan: Plan, staging: Staging, effort: Effort, sums: Sums, ledger: Ledger
+        self,
+        plan: Plan,
+        staging: Staging,
+        effort: Effort,
+        sums: Sums,
+        ledger: Ledger,
+        hashes: Hashes | None,
     ) -> None:
         self._plan = plan
         self._journal = staging.journal
         self._sums = sums
         self._ledger = ledger
+        self._hashes = hashes
         nbytes = plan.largest_block_nbytes(effort.block_nbytes)
         self._buffer = memoryview(mmap.mmap(-1, nbytes + PAGE_NBYTES))  # page-aligned
         self._views: OrderedDict[tuple[int, int], tuple[Scatter, list[memoryview]]] = OrderedDict()
@@ -69,6 +83,7 @@ class Mover:
         finished = self._journal.finished(number)
         if finished is not None and self._is_there(block, finished):
             self._sums.add(block, finished[2:])
+            self._hash(block)
             return 0
         shift = block.writes[0].offset % PAGE_NBYTES if self._pages is not None else 0
         for read in block.reads:
@@ -88,7 +103,19 @@ class Mover:
             self._ledger.add((number, (nbytes, sample, *crcs)), files, nbytes)
         except OSError as error:
             raise cannot_write(self._plan.files[block.writes[0].file].name, error) from error
+        self._hash(block)
         return 0 if finished is not None else nbytes  # the journal's claim was counted already
+
+    def _hash(self, block: Block) -> None:
+        """Move on the fronts of files in which bytes have arrived."""
+        if self._hashes is None:
+            return
+        self._hashes.arrived(block)
+        for file in {write.file for write in block.writes}:
+            try:
+                self._hashes.advance(file, self._targets[file], self._buffer)
+            except (OSError, EOFError) as error:
+                raise cannot_read_back(Path(self._plan.files[file].name), error) from error
 
     def _is_there(self, block: Block, finished: tuple[int, ...]) -> bool:
         """Whether a sample of the target's bytes is what the journal says."""

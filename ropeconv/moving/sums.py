@@ -49,6 +49,12 @@ class Sums:
             with self._lock:
                 self._sums[write.file, begin].add(write.offset - begin, write.nbytes, crc)
 
+    def known(self, file: int, begin: int) -> int | None:
+        """The CRC of one whole entry; None as long as a part is missing."""
+        with self._lock:
+            whole = self._sums[file, begin]
+            return whole.value() if whole.is_whole else None
+
     def value(self, file: int, begin: int) -> int:
         """The CRC of one whole entry."""
         return self._sums[file, begin].value()

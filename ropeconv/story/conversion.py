@@ -14,7 +14,6 @@ from ropeconv.moving.checks import check_target
 from ropeconv.moving.effort import Effort, default_jobs
 from ropeconv.moving.examine import examine
 from ropeconv.moving.execute import execute
-from ropeconv.moving.hashes import hash_files
 from ropeconv.moving.resources import Needs, check_needs, nearest_folder, needs_of, settle
 from ropeconv.moving.sharing import can_share, share_all
 from ropeconv.moving.staging import Staging
@@ -268,9 +267,8 @@ def _carry_out(
                 restart=handling.restart,
                 prepare=lambda: share_all(plan, staging) if shares else None,
             )
-            execute(work, staging, effort, listen, stop=stop)
+            hashes = execute(work, staging, effort, listen, hashed=handling.hashes, stop=stop)
             _check_look(looking, plan, staging, stop)
-            hashes = hash_files(plan, staging, effort, stop) if handling.hashes else {}
             texts = [(file.name, file.text) for file in plan.small_files]
             staging.seal([*texts, (MANIFEST, render_manifest(plan, hashes))], sync=effort.sync)
     else:

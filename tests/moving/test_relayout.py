@@ -15,7 +15,7 @@ from ropeconv.formats.safetensors import read_header
 from ropeconv.moving import inplace
 from ropeconv.moving.effort import Effort, Io
 from ropeconv.moving.staging import Staging
-from ropeconv.story.conversion import Handling, HfOptions, MetaOptions, convert
+from ropeconv.story.conversion import HfOptions, MetaOptions, convert
 from ropeconv.story.relayout import relayout, relayout_in_place
 from ropeconv.words.errors import (
     AlreadyConverted,
@@ -266,13 +266,3 @@ def test_in_place_refuses_files_that_others_share(source: Path, tmp_path: Path, 
     with pytest.raises(Refused, match="link" if kind == "symbolic" else "2 names"):
         relayout_in_place(source, INTERLEAVED)
     assert blob.read_bytes() == before
-
-
-def test_hashes_in_the_manifest_are_those_of_the_files(source: Path, tmp_path: Path) -> None:
-    target = tmp_path / "there"
-    relayout(source, target, INTERLEAVED, effort=SMALL, handling=Handling(hashes=True))
-    manifest = json.loads((target / "ropeconv.json").read_text())
-    found = digests(target)
-    del found["ropeconv.json"]
-
-    assert {file["name"]: file["sha256"] for file in manifest["target"]["files"]} == found
