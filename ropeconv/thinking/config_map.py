@@ -159,8 +159,8 @@ def _rope(
     stated = claims.theta
     if stated is not None and said.theta is not None and stated != said.theta:
         raise Contradiction(
-            what=f"`{claims.origin}` says theta is {stated:g}, the option says {said.theta:g}",
-            fix="correct the config, or leave the option out",
+            what=f"`{claims.origin}` says theta is {stated:g}, not `Said(theta={said.theta:g})`",
+            fix="correct the config, or say no theta",
         )
     theta = stated if stated is not None else said.theta
     if theta is None:
@@ -178,8 +178,9 @@ def _rope(
         )
     elif said.rope_factor is not None:
         raise Contradiction(
-            what=f"`{claims.origin}` has no scaled RoPE, the option gives it a factor",
-            fix="leave the option out",
+            what=f"`{claims.origin}` has no scaled RoPE, so there is nothing for"
+            f" `Said(rope_factor={said.rope_factor:g})`",
+            fix="say no factor",
         )
     return RopeSettings(theta=theta, scaling=scaling)
 
