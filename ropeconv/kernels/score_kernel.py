@@ -105,6 +105,12 @@ def _begins(ptr, stride_b, stride_t, stride_h, sequence, token, head):
 
 
 @triton.jit
+def _squares(x, HEADS: tl.constexpr, QUERIES: tl.constexpr):
+    """The sum of the squares of each head, [HEADS]."""
+    return tl.sum(tl.reshape(tl.sum(x * x, 1), (HEADS, QUERIES)), 1)
+
+
+@triton.jit
 def score_kernel(
     qa_ptr, ka_ptr, cos_a_ptr, sin_a_ptr, qb_ptr, kb_ptr, cos_b_ptr, sin_b_ptr,
     q_rows_ptr, k_rows_ptr, worst_ptr, sums_ptr,
@@ -128,17 +134,20 @@ def score_kernel(
     tiles = query_blocks * key_blocks
     tile = program % tiles
     first_head = program // tiles * HEADS
-    q_at = tl.arange(0, HEADS * QUERIES)
-    k_at = tl.arange(0, HEADS * KEYS)
-    query = tile // key_blocks * QUERIES + q_at % QUERIES
-    key = tile % key_blocks * KEYS + k_at % KEYS
-    q_live = query < queries
-    k_live = key < keys
+    q_place = tl.arange(0, HEADS * QUERIES)
+    k_place = tl.arange(0, HEADS * KEYS)
     q_head = first_head
     k_head = first_head
     if HEADS > 1:
-        q_head += q_at // QUERIES
-        k_head += k_at // KEYS
+        q_head += q_place // QUERIES
+        k_head += k_place // KEYS
+        q_place = q_place % QUERIES
+        k_place = k_place % KEYS
+    query = tile // key_blocks * QUERIES + q_place
+    key = tile % key_blocks * KEYS + k_place
+    q_live = query < queries
+    k_live = key < keys
+    if HEADS > 1:
         q_live &= q_head < heads
         k_live &= k_head < heads
     q_sequence = (q_head // q_heads).to(tl.int64)
@@ -164,19 +173,16 @@ def score_kernel(
     # The bits of floats that are not negative are ordered as their values are, NaN above infinity.
     # Below them stands the place, counted backwards, so that the first of equals wins.
     column = tl.arange(0, KEYS)
-    place = (q_at % QUERIES)[:, None] * KEYS + column[None, :]
+    place = q_place[:, None] * KEYS + column[None, :]
     bits = (difference.to(tl.int32, bitcast=True) & 0x7FFFFFFF).to(tl.int64)
     ranked = (bits << 32) | (QUERIES * KEYS - 1 - place).to(tl.int64)
-    column_live = tile % key_blocks * KEYS + column < keys
-    ranked = tl.where(q_live[:, None] & column_live[None, :], ranked, -1)
-    worst = tl.max(tl.reshape(tl.max(ranked, 1), (HEADS, QUERIES)), 1)
-    squares = tl.sum(tl.reshape(tl.sum(difference * difference, 1), (HEADS, QUERIES)), 1)
-    a_squares = tl.sum(tl.reshape(tl.sum(a * a, 1), (HEADS, QUERIES)), 1)
-    b_squares = tl.sum(tl.reshape(tl.sum(b * b, 1), (HEADS, QUERIES)), 1)
+    there = q_live[:, None] & (tile % key_blocks * KEYS + column < keys)[None, :]
+    ranked = tl.where(there, ranked, -1)
     head = first_head + tl.arange(0, HEADS)
-    at = head.to(tl.int64) * tiles + tile
     live = head < heads
+    at = head.to(tl.int64) * tiles + tile
+    worst = tl.max(tl.reshape(tl.max(ranked, 1), (HEADS, QUERIES)), 1)
     tl.store(worst_ptr + at, worst, mask=live)
-    tl.store(sums_ptr + at * 3, squares, mask=live)
-    tl.store(sums_ptr + at * 3 + 1, a_squares, mask=live)
-    tl.store(sums_ptr + at * 3 + 2, b_squares, mask=live)
+    tl.store(sums_ptr + at * 3, _squares(difference, HEADS, QUERIES), mask=live)
+    tl.store(sums_ptr + at * 3 + 1, _squares(a, HEADS, QUERIES), mask=live)
+    tl.store(sums_ptr + at * 3 + 2, _squares(b, HEADS, QUERIES), mask=live)

@@ -22,11 +22,15 @@ from ropeconv import HfOptions, Outcome, RopeconvError
 from ropeconv.formats import discover
 from ropeconv.formats.stamps import STAMP_KEY
 from ropeconv.proof.scores import Form, check_scores
+from ropeconv.reports.forms import VERDICT
+from ropeconv.reports.sentences import CAVEAT, not_looked_at
 from ropeconv.story.conversion import plan_conversion
+from ropeconv.story.detection import detect
 from ropeconv.thinking.inventory import take_stock
+from ropeconv.words.errors import Contradiction
 from ropeconv.words.events import nobody
 from ropeconv.words.layout import HALF_SPLIT, INTERLEAVED, Repeat, Rope, row_order
-from tests.conftest import SMALL
+from tests.conftest import KJV, SMALL
 
 Tensors = dict[str, torch.Tensor]
 HEADS, KV_HEADS, DIM = 12, 4, 12  # 12 // 4 is not 4, and 48 key rows divide by 12 and by 3
@@ -274,6 +278,46 @@ def test_mistake_is_called_by_its_name(
     assert words in " ".join(verdict.exact.diagnosis), verdict.exact.diagnosis
 
 
+def test_a7_wrong_label_of_the_source_is_beyond_bytes_and_scores_and_seen_by_looking(
+    tmp_path: Path,
+) -> None:
+    """Half-split rows in a Meta file: a right reorder of them is equal, and equally wrong.
+
+    So a proof holds under the layouts that both declare, and says so; the weights know better, and
+    stop the conversion that would make the target.
+    """
+    source = shutil.copytree(KJV, tmp_path / "mislabelled")
+    for file in source.glob("*.pth"):
+        weights = torch.load(file, weights_only=True)
+        for name, tensor in weights.items():
+            if name.split(".")[-2] in ("wq", "wk"):
+                weights[name] = gather(tensor, len(tensor) // 32, 32)
+        torch.save(weights, file)
+    with pytest.raises(Contradiction, match="do not look interleaved"):
+        ropeconv.convert(source, tmp_path / "refused", HfOptions(), look=True)
+    ropeconv.convert(source, tmp_path / "target", HfOptions(), look=False)
+    verdict = ropeconv.verify(tmp_path / "target", source, layers=[0, 7])
+
+    assert verdict.outcome is Outcome.SAME
+    assert verdict.scores.max_difference == 0.0
+    assert (verdict.source.layout, verdict.target.layout) == ("interleaved", "half-split")
+    assert CAVEAT in VERDICT[".md"](verdict)
+    assert "in the layout that it declares" in " ".join(not_looked_at(verdict))
+    assert detect(source).layout == "half-split"
+
+
+def test_j7_context_length_is_said_to_be_left_out_and_comes_from_the_user(
+    tmp_path: Path, source: Path, right: Path
+) -> None:
+    said = ropeconv.Said(context_length=4321)
+    ropeconv.convert(source, tmp_path / "hf", HfOptions(), said=said)
+    config = json.loads((tmp_path / "hf" / "config.json").read_text())
+    verdict = ropeconv.verify(right, source, layers=[0])
+
+    assert config["max_position_embeddings"] == 4321
+    assert "context length" in " ".join(not_looked_at(verdict))
+
+
 def config_copy(folder: Path, right: Path, **changes: Any) -> Path:
     target = folder / "mutant"
     target.mkdir()
@@ -318,6 +362,9 @@ CONFIGS = {
     "J2 width by a formula": ({"intermediate_size": 160}, "contradiction"),
     "J3 kv heads by default": ({"num_key_value_heads": 6}, "contradiction"),
     "J5 tie denied": ({"tie_word_embeddings": False}, "source-incomplete"),
+    # J7 reaches no weight: a length is no number of the model, and params.json states none to
+    # compare with. The verdict says so (below); a conversion takes it from the source or the user.
+    "J7 another context length": ({"max_position_embeddings": 7}, Outcome.SAME),
     "a window": ({"sliding_window": 16, "model_type": "mistral"}, Outcome.DIFFERENT),
 }  # fmt: skip
 
