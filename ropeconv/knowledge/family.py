@@ -89,6 +89,7 @@ class Family:
         switch: the config's key that tells the runtime of interleaved rows; empty if there is none.
         inner: the config's key under which a model of vision and language has its language model.
         towers: its other parts.
+        absent: what transformers takes for keys that the config under `inner` leaves out.
     """
 
     name: str
@@ -104,6 +105,7 @@ class Family:
     switch: str = ""
     inner: str = ""
     towers: tuple[Tower, ...] = ()
+    absent: tuple[tuple[str, int], ...] = ()
 
     @property
     def has_every_shape(self) -> bool:

@@ -64,7 +64,7 @@ def for_runtime(plan: Plan, family: Family, layout: RopeLayout) -> Plan:
         return plan
     value = "true" if layout == INTERLEAVED else "false"
     files = tuple(
-        SmallFile(name=file.name, text=switched(file.text, family.switch, value))
+        SmallFile(name=file.name, text=switched(file.text, family.switch, value, family.inner))
         if file.name == "config.json"
         else file
         for file in plan.small_files
@@ -101,12 +101,25 @@ def differing_keys(one: str, other: str, switch: str) -> tuple[tuple[str, str, s
     return tuple(
         (key, str(ours.get(key))[:60], str(theirs.get(key))[:60])
         for key in sorted({*ours, *theirs} - ignored)
-        if ours.get(key) != theirs.get(key)
+        if _without(ours.get(key), ignored) != _without(theirs.get(key), ignored)
     )
 
 
-def switched(config: str, key: str, value: str) -> str:
+def _without(value: object, ignored: set[str]) -> object:
+    """A value without keys that do not matter, at any depth."""
+    if not isinstance(value, dict):
+        return value
+    return {key: _without(inner, ignored) for key, inner in value.items() if key not in ignored}
+
+
+def switched(config: str, key: str, value: str, inner: str = "") -> str:
     """The config's text with one key set; everything else stays as it was written.
+
+    Args:
+        config: the text.
+        key: to set, wherever it stands already.
+        value: in JSON.
+        inner: the key of the object that it belongs into; empty for the outermost.
 
     >>> switched('{"a": 1, "rope_interleave": true}', "rope_interleave", "false")
     '{"a": 1, "rope_interleave": false}'
@@ -114,4 +127,7 @@ def switched(config: str, key: str, value: str) -> str:
     pattern = re.compile(rf'("{re.escape(key)}"\s*:\s*)(?:true|false|null)')
     if pattern.search(config):
         return pattern.sub(rf"\g<1>{value}", config)
+    if opening := inner and re.search(rf'"{re.escape(inner)}"\s*:\s*\{{', config):
+        end = opening.end()
+        return f'{config[:end]}\n    "{key}": {value},{config[end:]}'
     return re.sub(r"\s*\}\s*$", f',\n  "{key}": {value}\n}}\n', config)

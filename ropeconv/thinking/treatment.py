@@ -81,7 +81,7 @@ def treat(
     """
     config = parse_object(checkpoint.config, checkpoint.claims.origin)
     inner = config.get(family.inner) if family.inner else None
-    names = dict(inner) if isinstance(inner, dict) else config
+    names = {**dict(family.absent), **inner} if isinstance(inner, dict) else config
     for formula, why in family.needs:
         if not evaluate(formula, {**names, **solve(family.sizes, names)}):
             raise Unsupported(what=f"`{checkpoint.root}` cannot be reordered", why=why)
@@ -150,7 +150,9 @@ def declared_layout(
     """
     if not family.switch:
         return family.layout
-    declared = HALF_SPLIT if config.get(family.switch) is False else INTERLEAVED
+    inner = config.get(family.inner) if family.inner else None
+    own = inner if isinstance(inner, dict) else config
+    declared = HALF_SPLIT if own.get(family.switch) is False else INTERLEAVED
     if stamp is not None and stamp != declared:
         raise Contradiction(
             what=f"`{origin}` says {declared} rows by `{family.switch}`, the files are stamped"

@@ -18,7 +18,11 @@ from safetensors.torch import load_file
 
 from ropeconv.formats import hf
 from ropeconv.knowledge.families.composite import COMPOSITE
+from ropeconv.knowledge.families.dense import INNER
+from ropeconv.knowledge.families.sparse import ABSENT
 from ropeconv.knowledge.family import Tower
+from ropeconv.knowledge.formula import solve
+from ropeconv.knowledge.registry import FAMILIES
 from ropeconv.proof.tiny_models import tiny_config
 from ropeconv.story.relayout import relayout
 from ropeconv.thinking.inventory import Inventory, take_stock
@@ -222,3 +226,15 @@ def test_tower_of_mistrals_files_when_moved_then_rows_are_those_that_transformer
 
         assert not native[name].equal(loaded)
         assert moved[name].equal(loaded)
+
+
+@pytest.mark.parametrize("name", sorted(ABSENT))
+def test_text_config_when_bare_then_sizes_are_those_that_transformers_takes(name: str) -> None:
+    """Transformers 4 left out of nested configs what equals the default; 5 writes them whole."""
+    family = INNER.get(name, FAMILIES[name])
+    plain = transformers.CONFIG_MAPPING[name]().to_dict()
+    bare, whole = (solve(family.sizes, names) for names in (dict(ABSENT[name]), plain))
+
+    assert {letter: bare[letter] for letter in "CHKDL"} == {
+        letter: whole[letter] for letter in "CHKDL"
+    }

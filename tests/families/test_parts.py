@@ -21,6 +21,7 @@ from ropeconv.story.relayout import relayout, relayout_in_place
 from ropeconv.words.errors import (
     AlreadyConverted,
     AnotherRun,
+    Contradiction,
     IncompleteSource,
     Interrupted,
     Unsupported,
@@ -251,3 +252,49 @@ def test_part_when_named_on_the_command_line_then_said(source: Path, tmp_path: P
     assert "the vision tower (Pixtral, vision) stays half-split" in plain.stderr.replace("\n", " ")
     tower = RUNNER.invoke(app, [*words, "--overwrite", "--part", "vision"])
     assert "from half-split to interleaved rows (vision)" in tower.stdout.replace("\n", " ")
+
+
+def test_sizes_when_the_nested_config_leaves_them_out_then_those_that_transformers_takes(
+    source: Path, tmp_path: Path
+) -> None:
+    """Gemma 3 4B's config names neither head counts nor head_dim; shapes still decide."""
+    text = {"model_type": "gemma3_text", "hidden_size": 60, "num_hidden_layers": 1}
+    config = {**CONFIG, "model_type": "gemma3", "text_config": text}
+    (source / "config.json").write_text(json.dumps(config))
+    tensors = load_file(source / "model.safetensors")
+    tensors[LANGUAGE + "self_attn.q_proj.weight"] = _numbered((8 * 256, 60))
+    tensors[LANGUAGE + "self_attn.k_proj.weight"] = _numbered((4 * 256, 60))
+    save_file(tensors, source / "model.safetensors", metadata={"format": "pt"})
+    relayout(source, tmp_path / "moved", INTERLEAVED)
+    moved = load_file(tmp_path / "moved" / "model.safetensors")
+
+    rows = moved[LANGUAGE + "self_attn.k_proj.weight"][256:260, 0].tolist()
+    assert rows == [256, 256 + 128, 257, 257 + 128]
+
+    tensors[LANGUAGE + "self_attn.k_proj.weight"] = _numbered((2 * 256, 60))
+    save_file(tensors, source / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(Contradiction, match="k_proj"):
+        relayout(source, tmp_path / "other", INTERLEAVED)
+
+
+@pytest.mark.parametrize("said", [{}, {"rope_interleave": True}])
+def test_switch_when_text_is_inside_then_set_there(
+    source: Path, tmp_path: Path, said: dict[str, bool]
+) -> None:
+    text = {
+        "model_type": "mistral4", "hidden_size": 60, "num_attention_heads": 6,
+        "num_key_value_heads": 6, "num_hidden_layers": 1, "qk_nope_head_dim": 4,
+        "qk_rope_head_dim": 6, "kv_lora_rank": 14,
+    }  # fmt: skip
+    (source / "config.json").write_text(json.dumps({**CONFIG, "text_config": {**text, **said}}))
+    tensors = load_file(source / "model.safetensors")
+    del tensors[LANGUAGE + "self_attn.k_proj.weight"]
+    tensors[LANGUAGE + "self_attn.kv_a_proj_with_mqa.weight"] = _numbered((20, 60))
+    save_file(tensors, source / "model.safetensors", metadata={"format": "pt"})
+    relayout(source, tmp_path / "moved", HALF_SPLIT)
+    config = json.loads((tmp_path / "moved" / "config.json").read_text())
+
+    assert config == {**CONFIG, "text_config": {**text, "rope_interleave": False}}
+    assert verify(tmp_path / "moved", source).outcome is Outcome.SAME
+    with pytest.raises(AlreadyConverted):
+        relayout(tmp_path / "moved", tmp_path / "again", HALF_SPLIT)

@@ -12,6 +12,7 @@ from typing import Any
 
 from ropeconv.knowledge.families.dense import INNER
 from ropeconv.knowledge.families.refused import REFUSED
+from ropeconv.knowledge.families.sparse import ABSENT
 from ropeconv.knowledge.families.towers import BY_TYPE
 from ropeconv.knowledge.family import Family, Tower
 from ropeconv.words.layout import HALF_SPLIT
@@ -168,6 +169,7 @@ def joined(outer: Family, language: Family, config: Mapping[str, Any]) -> Family
         bases=outer.bases,
         inner=outer.inner,
         towers=tuple(_found(tower, config) for tower in outer.towers),
+        absent=ABSENT.get(language.name, ()),
     )
 
 
