@@ -23,9 +23,7 @@ def main() -> None:
         json="--json" in words, debug="--debug" in words, no_color="--no-color" in words
     )
     try:
-        from ropeconv.cli.app import run
-
-        code = run()
+        code = _run()
         sys.stdout.flush()
     except RopeconvError as error:
         code = failed(speech, error)
@@ -35,3 +33,12 @@ def main() -> None:
         sys.stderr.flush()
         os._exit(code)  # taking torch apart takes a second, and somebody waits
     sys.exit(code)
+
+
+def _run() -> int:
+    from ropeconv.cli.app import run
+
+    try:
+        return run()
+    except SystemExit as ended:  # a command's own exit code
+        return ended.code if isinstance(ended.code, int) else 0

@@ -118,7 +118,6 @@ def speaking(speech: Speech) -> Iterator[None]:
         with insisting():
             _check_report(speech)
             yield
-        sys.stdout.flush()
     except RopeconvError as error:
         raise SystemExit(failed(speech, error)) from None
     except Exception as error:  # noqa: BLE001 - whatever it is, it gets words and an exit code

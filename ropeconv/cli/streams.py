@@ -11,29 +11,41 @@ import os
 import sys
 from io import BufferedWriter, FileIO, TextIOWrapper
 
+from ropeconv.words.errors import TargetError
+
 
 class _Patient(TextIOWrapper):
-    """A text stream that speaks into the void once nobody reads."""
+    """A text stream that speaks into the void once nobody reads.
+
+    Raises:
+        TargetError: the result cannot be written for another reason, as on a full disk.
+    """
 
     def write(self, text: str, /) -> int:
         """Write what a reader, if there is one, will see."""
         try:
             return super().write(text)
-        except BrokenPipeError:
-            self._speak_to_nobody()
+        except OSError as error:
+            self._give_up(error)
             return len(text)
 
     def flush(self) -> None:
         """Hand everything over."""
         try:
             super().flush()
-        except BrokenPipeError:
-            self._speak_to_nobody()
+        except OSError as error:
+            self._give_up(error)
 
-    def _speak_to_nobody(self) -> None:
+    def _give_up(self, error: OSError) -> None:
         void = os.open(os.devnull, os.O_WRONLY)
         os.dup2(void, self.fileno())
         os.close(void)
+        if self.name == "<stdout>" and not isinstance(error, BrokenPipeError):
+            raise TargetError(
+                what="cannot write the result to stdout",
+                why=(error.strerror or str(error)).lower(),
+                fix="send it where there is room",
+            ) from error
 
 
 def let_readers_leave() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -125,6 +126,21 @@ def test_closed_stdout_is_no_bug() -> None:
     )
 
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no disk that is full")
+@pytest.mark.parametrize("words", ["--help", "inspect --no-look {source}"])
+def test_stdout_on_a_full_disk_is_said(words: str) -> None:
+    script = f'"{sys.executable}" -m ropeconv {words.format(source=SMALL / "llama")} >/dev/full'
+    done = subprocess.run(
+        ["bash", "-c", script], capture_output=True, text=True, check=False, cwd=ROOT,
+        env=os.environ | {"PYTHONUNBUFFERED": ""},
+    )  # fmt: skip
+
+    assert done.returncode == 6
+    assert "error: cannot write the result to stdout" in done.stderr
+    assert "no space left on device" in done.stderr
+    assert "Exception ignored" not in done.stderr
 
 
 def test_what_is_copied_along_is_said_and_a_dry_run_lists_all_files(
