@@ -52,12 +52,18 @@ def read_tensors(root: Path, name: str, file: int, rank: int) -> tuple[StoredTen
             order = entries[prefix + "byteorder"]
             handle.seek(order.offset)
             if handle.read(min(order.nbytes, 16)) != b"little":
-                raise Unsupported(what=f"`{path}` is big-endian")
+                raise Unsupported(
+                    what=f"`{path}` is big-endian",
+                    fix="load and save it once with torch on a little-endian machine",
+                )
     found = interpret(program, path)
     if isinstance(found, dict) and set(found) in ({"model"}, {"state_dict"}):
         (found,) = found.values()  # one wrapper in use around Meta's own names
     if not isinstance(found, dict):
-        raise Unsupported(what=f"`{path}` holds a {kind_of(found)}, expected a state dict")
+        raise Unsupported(
+            what=f"`{path}` holds a {kind_of(found)}, expected a state dict",
+            fix="save the state dict of the model alone",
+        )
     return tuple(
         _place(path, key, value, entries, prefix, file, rank) for key, value in found.items()
     )
@@ -91,6 +97,7 @@ def _entries(path: Path, size: int) -> tuple[dict[str, _Entry], str]:
                     raise Unsupported(
                         what=f"`{path}` has a compressed or encrypted entry `{info.filename[:80]}`",
                         why="PyTorch stores tensors as they are",
+                        fix="load and save it once with torch.save",
                     )
                 handle.seek(info.header_offset)
                 header = handle.read(LOCAL_HEADER_NBYTES)
