@@ -53,6 +53,7 @@ class Rule:
         optional: legally absent (an output that is tied to the embedding).
         layers: a formula; layers for which it is false are not rotated, and their rows stay.
         aside: the layout of a group that is not the model's main one; such rows stay as they are.
+        inputs: the rows are the columns of each row, which read what rotary rows have made.
     """
 
     name: str
@@ -64,6 +65,7 @@ class Rule:
     optional: bool = False
     layers: str = ""
     aside: RopeLayout | None = None
+    inputs: bool = False
 
     @property
     def rotates(self) -> bool:

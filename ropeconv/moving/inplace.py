@@ -36,6 +36,7 @@ from ropeconv.moving.files import (
     write_all,
 )
 from ropeconv.moving.journal import JOURNAL
+from ropeconv.moving.views import Views
 from ropeconv.thinking.blocks import Block, blocks
 from ropeconv.thinking.moves import Move
 from ropeconv.thinking.plan import Plan
@@ -191,13 +192,14 @@ class InPlace:
         listen(WorkPlanned(title="rewriting rows", total_nbytes=total, done_nbytes=done_nbytes))
         files = OpenFiles(lambda file: self._root / plan.files[file].name, os.O_RDWR)
         buffer = memoryview(bytearray(plan.largest_block_nbytes(block_nbytes)))
+        views = Views(buffer)
         try:
             while portion := list(islice(work, PORTION_BLOCKS)):
                 self._save(portion, files, buffer, stop)
                 self._say(f"begin {self._done}")
                 for block in portion:
                     _end_if(stop)
-                    _rewrite(block, files, buffer)
+                    _rewrite(block, files, buffer, views)
                     listen(BytesDone(nbytes=block.nbytes))
                 for file in sorted({write.file for block in portion for write in block.writes}):
                     flush(self._root / plan.files[file].name)
@@ -285,11 +287,10 @@ def _end_if(stop: threading.Event | None) -> None:
         raise interrupted()
 
 
-def _rewrite(block: Block, files: OpenFiles, buffer: memoryview) -> None:
+def _rewrite(block: Block, files: OpenFiles, buffer: memoryview, views: Views) -> None:
     """A block reads and writes the same bytes of the file, in two orders."""
     for read in block.reads:
-        views = [buffer[place : place + nbytes] for place, nbytes in read.scatter]
-        read_scattered(files[read.file], views, read.offset)
+        read_scattered(files[read.file], views.of(read.scatter), read.offset)
     for write in block.writes:
         view = buffer[write.start : write.start + write.nbytes]
         write_all(files[write.file], view, write.offset)

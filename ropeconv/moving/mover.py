@@ -1,8 +1,5 @@
 """One thread's hands: reads a block's spans into a buffer in target order, and writes the buffer.
 
-Views. The scatter of a block is a list of places in the buffer; a view of each is made once and
-used again for every block of the same geometry.
-
 Direct I/O. The disk takes whole pages from page-aligned memory at page-aligned places, and tensors
 begin anywhere. A direct read therefore fetches the pages around a span into a second buffer, from
 which rows are copied into place. A direct write shifts the block in its buffer until memory and
@@ -15,7 +12,6 @@ from __future__ import annotations
 import mmap
 import os
 import zlib
-from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -32,13 +28,13 @@ from ropeconv.moving.hashes import Hashes
 from ropeconv.moving.ledger import Ledger
 from ropeconv.moving.staging import Staging
 from ropeconv.moving.sums import Sums
-from ropeconv.thinking.blocks import Block, Read, Scatter, Write
+from ropeconv.moving.views import Views
+from ropeconv.thinking.blocks import Block, Read, Write
 from ropeconv.thinking.plan import Plan
 from ropeconv.words.errors import RopeconvError, SourceError, TargetError
 
 PAGE_NBYTES = 4096
 SAMPLE_NBYTES = 512  # a disk's smallest unit: what a crash loses, it loses in whole units
-MAX_GEOMETRIES = 16  # sets of views kept; neighbouring blocks have few geometries
 DIRECT = getattr(os, "O_DIRECT", 0)
 
 Numbered = tuple[int, Block]
@@ -63,7 +59,7 @@ class Mover:
         self._hashes = hashes
         nbytes = plan.largest_block_nbytes(effort.block_nbytes)
         self._buffer = memoryview(mmap.mmap(-1, nbytes + PAGE_NBYTES))  # page-aligned
-        self._views: OrderedDict[tuple[int, int], tuple[Scatter, list[memoryview]]] = OrderedDict()
+        self._views = Views(self._buffer)
 
         def target(file: int) -> Path:
             return staging.path(plan.files[file].name)
@@ -131,7 +127,7 @@ class Mover:
         return sample == finished[1]
 
     def _read(self, read: Read, shift: int) -> None:
-        views = self._views_of(read.scatter, shift)
+        views = self._views.of(read.scatter, shift)
         try:
             if self._pages is None or not self._read_pages(self._pages, read, views):
                 read_scattered(self._sources[read.file], views, read.offset)
@@ -143,20 +139,6 @@ class Mover:
                 why=reason(error),
                 fix="see that it is there and readable, then run the same command again",
             ) from error
-
-    def _views_of(self, scatter: Scatter, shift: int) -> list[memoryview]:
-        if len(scatter) == 1:
-            at, nbytes = scatter[0]
-            return [self._buffer[shift + at : shift + at + nbytes]]
-        # Equal scatters are mostly the same object; comparing thousands of places would cost
-        # as much as making the views. The entry keeps the scatter alive, so its id stays its own.
-        key = (id(scatter), shift)
-        if key not in self._views:
-            views = [self._buffer[shift + at : shift + at + nbytes] for at, nbytes in scatter]
-            if len(self._views) >= MAX_GEOMETRIES:
-                self._views.popitem(last=False)
-            self._views[key] = (scatter, views)
-        return self._views[key][1]
 
     def _read_pages(self, pages: memoryview, read: Read, views: Sequence[memoryview]) -> bool:
         """Read a span past the page cache; False where the file system cannot."""

@@ -11,6 +11,7 @@ from ropeconv.formats.checkpoint import Checkpoint, reason
 from ropeconv.moving.engine import run_blocks
 from ropeconv.moving.execute import Effort
 from ropeconv.moving.files import OpenFiles, read_scattered, shorter
+from ropeconv.moving.views import Views
 from ropeconv.proof.mistakes import Sides, explain, first_difference, summarise
 from ropeconv.proof.verdict import ExactCheck, Finding, Outcome
 from ropeconv.thinking.blocks import Block, Write, block_nbytes, blocks
@@ -148,6 +149,7 @@ class _Comparer:
         self._source, self._target = source, target
         self._differences = differences
         self._expected = memoryview(bytearray(nbytes))
+        self._views = Views(self._expected)
         self._found = memoryview(bytearray(nbytes))
         self._sources = OpenFiles(source.path, os.O_RDONLY)
         self._targets = OpenFiles(target.path, os.O_RDONLY)
@@ -155,7 +157,7 @@ class _Comparer:
     def run(self, block: Block) -> int:
         """Compare one block."""
         for read in block.reads:
-            views = [self._expected[place : place + nbytes] for place, nbytes in read.scatter]
+            views = self._views.of(read.scatter)
             _read(self._source, self._sources, read.file, views, read.offset)
         for write in block.writes:
             self._compare(block.name, write)

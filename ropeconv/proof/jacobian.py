@@ -213,7 +213,7 @@ def projections_of(model: Any, family: Family | None) -> list[tuple[str, nn.Modu
             continue
         rules = family.matches(name + ".weight") if family else []
         is_usual = family is None and name.rpartition(".")[2] in USUAL
-        if any("Rope(" in rule.rows for rule, _ in rules) or is_usual:
+        if any("Rope(" in rule.rows and not rule.inputs for rule, _ in rules) or is_usual:
             if type(module).__name__.endswith("Norm"):
                 continue
             found.append((name, module, weight.shape[0]))

@@ -35,6 +35,7 @@ CHUNK_NBYTES = 1 << 22
 MOST_TIMES = 4  # a reorder applied more often than this by mistake is not credible
 COLUMN_ROWS = 64  # rows at a time when columns are compared
 MOST_SHOWN = 8
+MOST_ROWS = 1 << 20  # more are single numbers, columns that moved; each row has a digest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,6 +156,8 @@ def _explain(sides: Sides, name: str, source: _Digests, target: _Digests) -> str
     ours, theirs = sides.source.find(name), sides.target.find(name)
     if ours is None or theirs is None or ours.shape != theirs.shape:
         return ""
+    if ours.num_rows > MOST_ROWS:
+        return ""
     before, after = source.rows(ours), target.rows(theirs)
     for text, order in _row_hypotheses(sides, ours):
         if all(after[row] == before[order[row]] for row in range(len(after))):
@@ -178,6 +181,8 @@ def _whose(
     """Another tensor of the source whose bytes, in their right order, these are."""
     for other in sides.source.tensors:
         if (other.shape, other.dtype) != (ours.shape, ours.dtype) or other.name == ours.name:
+            continue
+        if other.num_rows != ours.num_rows:  # of one the columns move
             continue
         # row 0 stays row 0 in every layout, so one row of each tensor sorts most of them out
         if source.first(other) != after[0]:

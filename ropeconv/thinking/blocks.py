@@ -15,6 +15,9 @@ from functools import lru_cache
 from ropeconv.thinking.inventory import Piece
 from ropeconv.thinking.moves import Move
 
+# rows that move, in one block: each has a view of its own, which takes 200 bytes
+MOST_ROWS = 1 << 16
+
 # (place in the buffer, bytes), in the order of the source's bytes
 Scatter = tuple[tuple[int, int], ...]
 
@@ -74,12 +77,11 @@ def blocks(move: Move, limit: int) -> Iterator[Block]:
     if _is_plain(move):
         yield from _plain_blocks(move, limit)
         return
-    deltas = _deltas(move.order)
     for first, last in _cuts(move, limit):
         areas, writes = _areas(move, first, last)
-        relative = None if deltas is None else deltas[first:last]
-        if relative is not None and not any(relative):
-            relative = None
+        relative = None
+        if move.order is not None:
+            relative = _deltas(move.order, first % len(move.order), last - first)
         reads = tuple(
             _read(piece, first, last, relative, areas)
             for piece in move.sources
@@ -97,7 +99,7 @@ def block_nbytes(move: Move, limit: int) -> int:
     """The largest buffer that the move's blocks need, in bytes."""
     if _is_plain(move):
         return min(limit, move.num_rows * move.row_nbytes)
-    segment = max((last - first for first, last in _segments(move.order, move.num_rows)), default=0)
+    segment = max((last - first for first, last in _segments(move.order)), default=0)
     rows = max(limit // max(move.row_nbytes, 1), segment)
     return min(rows, move.num_rows) * move.row_nbytes
 
@@ -138,14 +140,12 @@ def _plain_blocks(move: Move, limit: int) -> Iterator[Block]:
 
 
 @lru_cache(maxsize=8)
-def _segments(order: tuple[int, ...] | None, num_rows: int) -> tuple[tuple[int, int], ...]:
+def _segments(order: tuple[int, ...] | None) -> tuple[tuple[int, int], ...]:
     """Smallest runs of rows that the order maps onto themselves; single rows are left out."""
-    if order is None:
-        return ()
     found: list[tuple[int, int]] = []
     first = highest = 0
-    for row in range(num_rows):
-        highest = max(highest, order[row])
+    for row, source in enumerate(order or ()):
+        highest = max(highest, source)
         if highest == row:
             if row > first:
                 found.append((first, row + 1))
@@ -155,28 +155,32 @@ def _segments(order: tuple[int, ...] | None, num_rows: int) -> tuple[tuple[int, 
 
 def _cuts(move: Move, limit: int) -> Iterator[tuple[int, int]]:
     rows = max(1, limit // move.row_nbytes)
-    segments = _segments(move.order, move.num_rows)
+    period = 1
+    if move.order is not None:
+        rows, period = min(rows, MOST_ROWS), len(move.order)
+        rows = max(rows // period * period, min(rows, period))  # blocks of one form, where they fit
+    segments = _segments(move.order)
     starts = [first for first, _ in segments]
     position = 0
     while position < move.num_rows:
         end = min(position + rows, move.num_rows)
-        at = bisect_right(starts, end - 1) - 1
-        if at >= 0 and segments[at][0] < end < segments[at][1]:
-            first, last = segments[at]
+        begin = end - end % period  # of the period that the end lies in
+        at = bisect_right(starts, end - begin - 1) - 1
+        if at >= 0 and segments[at][0] < end - begin < segments[at][1]:
+            first, last = (begin + row for row in segments[at])
             end = first if first > position else last
         yield position, end
         position = end
 
 
-@lru_cache(maxsize=8)
-def _deltas(order: tuple[int, ...] | None) -> tuple[int, ...] | None:
-    """How far each source row moves: target row minus source row."""
-    if order is None:
-        return None
-    deltas = [0] * len(order)
+@lru_cache(maxsize=16)
+def _deltas(order: tuple[int, ...], phase: int, count: int) -> tuple[int, ...] | None:
+    """How far rows move, target row minus source row, from one of the period on; None if none."""
+    once = [0] * len(order)
     for target, source in enumerate(order):
-        deltas[source] = target - source
-    return tuple(deltas)
+        once[source] = target - source
+    deltas = (once * (count // len(order) + 2))[phase : phase + count]
+    return tuple(deltas) if any(deltas) else None
 
 
 def _areas(move: Move, first: int, last: int) -> tuple[tuple[_Area, ...], tuple[Write, ...]]:

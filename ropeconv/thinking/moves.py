@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from ropeconv.thinking.inventory import Piece, WholeTensor
-from ropeconv.words.layout import RopeLayout, Rows, row_order
+from ropeconv.words.layout import RopeLayout, Rows, row_period
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -14,7 +14,8 @@ class Move:
     """All bytes of one tensor.
 
     Attributes:
-        order: row i of the target is row order[i] of the source; None where rows stay.
+        order: row i of the target is row order[i] of the source; None where rows stay. Where
+            there are more rows than places in it, it is of the first rows, and repeats.
         sources: tile the source tensor.
         targets: cover the target tensor; a row may lie in several (norms in every rank).
     """
@@ -48,8 +49,8 @@ def make_move(
 def _order(
     rows: tuple[Rows, ...], source: RopeLayout, target: RopeLayout
 ) -> tuple[int, ...] | None:
-    """The gather order, one tuple for all layers: 126 with 16384 rows would take 60 MB."""
-    found = row_order(rows, source, target)
+    """The gather order, of one head where heads repeat: a matrix's columns are 10^8 such rows."""
+    found = row_period(rows, source, target)
     return None if found == tuple(range(len(found))) else found
 
 

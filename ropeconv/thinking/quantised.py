@@ -34,6 +34,7 @@ _WHOLE = (
 )  # fmt: skip
 _COLUMNS = "its rows are columns of packed integers there, which moving whole rows cannot follow"
 _FLAT = "its blocks of 64 numbers run over the ends of rows"
+_GROUPS = "its numbers belong to groups of columns, and columns move"
 _REFUSED = {
     ".qweight": _COLUMNS,
     ".qzeros": _COLUMNS,
@@ -79,6 +80,8 @@ def rows_of_companion(
     found: Companion,
     rows: tuple[Rows, ...],
     block: Any,  # noqa: ANN401
+    *,
+    inputs: bool,
 ) -> tuple[Rows, ...]:
     """The rows of a companion of a weight that moves; all `Keep` where it stays.
 
@@ -87,6 +90,7 @@ def rows_of_companion(
         found: what it is.
         rows: of the weight.
         block: the config's `weight_block_size`.
+        inputs: it is the weight's columns that move.
 
     Raises:
         Unsupported: its numbers do not belong to single rows.
@@ -95,10 +99,12 @@ def rows_of_companion(
     expected = num_rows(*rows)
     if found.kind in _WHOLE or math.prod(stored.shape) == 1:
         return kept
-    if found.kind in _REFUSED:
+    if inputs and found.kind not in _REFUSED and math.prod(stored.shape[1:]) == 1:
+        return kept  # one for each row
+    if found.kind in _REFUSED or inputs:
         raise Unsupported(
             what=f"`{stored.name}` is of a quantised weight that must be reordered",
-            why=_REFUSED[found.kind],
+            why=_REFUSED.get(found.kind, _GROUPS),
             fix="start from weights that are not quantised",
         )
     if found.kind == _BLOCKS or (block and stored.shape[:1] == (-(-expected // BLOCK_ROWS),)):

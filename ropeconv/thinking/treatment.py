@@ -254,7 +254,11 @@ def _treat(stored: StoredTensor, table: _Table) -> Treated | None:
         return Treated(stored=stored, rule=rule, layer=layer, rows=rows, part=part)
     if matched:
         rule, layer = matched[0]
-        still = Rule(name=rule.name, rows="", why="this layer does not rotate")
+        still = Rule(
+            name=rule.name,
+            rows="",
+            why=table.family.reason_to_stay(stored.name) or "this layer does not rotate",
+        )
         return Treated(stored=stored, rule=still, layer=layer, rows=_kept(stored), part=part)
     why = table.family.reason_to_stay(stored.name)
     if why is None:
@@ -271,7 +275,7 @@ def _treat_companion(stored: StoredTensor, found: Companion, table: _Table) -> T
         if rule.rotates and sizes.applies(rule, layer):
             block = evaluate("quantization_config.weight_block_size", table.names)
             rows = parse_rows(rule.rows, sizes.of(layer))
-            moved = rows_of_companion(stored, found, rows, block)
+            moved = rows_of_companion(stored, found, rows, block, inputs=rule.inputs)
             if moved == rows:
                 return Treated(stored=stored, rule=rule, layer=layer, rows=rows, part=table.part)
             why = "belongs to the whole weight or to its inputs, or rows stay in their block of it"

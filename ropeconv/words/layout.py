@@ -137,6 +137,19 @@ def row_order(parts: tuple[Rows, ...], source: RopeLayout, target: RopeLayout) -
     return tuple(_order(parts, source, target, 0))
 
 
+def row_period(parts: tuple[Rows, ...], source: RopeLayout, target: RopeLayout) -> tuple[int, ...]:
+    """The gather order of the part that repeats, where all rows are repeats of one: a head, often.
+
+    >>> row_period((Repeat(32, Rope(4)),), INTERLEAVED, HALF_SPLIT)
+    (0, 2, 1, 3)
+    """
+    match parts:
+        case (Repeat(_, inner),) if inner:
+            return row_period(inner, source, target)
+        case _:
+            return row_order(parts, source, target)
+
+
 def _order(
     parts: tuple[Rows, ...], source: RopeLayout, target: RopeLayout, start: int
 ) -> chain[int]:

@@ -149,6 +149,8 @@ VARIANTS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("deepseek_v3", {"q_lora_rank": None}),
     ("deepseek_v2", {"q_lora_rank": None}),
     ("deepseek_v3", {"attention_bias": True}),
+    ("gemma4_text", {"attention_k_eq_v": True, "num_global_key_value_heads": 3}),
+    ("gemma4_unified_text", {"attention_k_eq_v": True}),
     ("gpt_neox", {"rotary_pct": 0.6, "rope_parameters": None}),
     ("phi3", {"partial_rotary_factor": 0.6}),
 )

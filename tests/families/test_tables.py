@@ -290,12 +290,6 @@ def test_assistant_when_all_keys_are_the_target_models_then_queries_move(
     assert moved["pre_projection.weight"].equal(_numbered((60, 8)))
 
 
-def test_values_when_made_from_key_rows_then_refused(made: Callable[..., Path]) -> None:
-    error = _refusal(made({"model_type": "gemma4_text", "attention_k_eq_v": True}), Unsupported)
-
-    assert "values are made" in error.why
-
-
 DESCRIPTION = """
 name = "new_model"
 layout = "half-split"

@@ -8,10 +8,7 @@ _NONE = "its attention has no positions; it rotates nothing"
 _RELATIVE = "it adds relative positions to its scores; it rotates nothing"
 _STATE = "it is a state-space or recurrent model; it rotates nothing"
 _BEFORE = "it rotates hidden states before the projection, so columns would move and not rows"
-_SHARED = (
-    "values are made from the key projection's rows, so columns of the output projection would"
-    " have to follow"
-)
+_SHARED = "no table describes its encoder and decoder, whose values are made from key rows"
 _VALUE = "its values may be rotated too, so columns of the output projection would have to follow"
 _OTHER = "its positions are not rotary; it rotates nothing"
 _WITHOUT = (

@@ -118,7 +118,9 @@ _LAGUNA_R = (
 _OWN_KEYS = "layer < L - (num_kv_shared_layers or 0)"
 _GLOBAL = f"not per_layer_config and {_KIND} == 'full_attention'"
 _GEMMA4_D = f"((global_head_dim or 512) if {_GLOBAL} else head_dim or 256)"
-_GEMMA4_K = "num_key_value_heads"
+_GEMMA4_K = (
+    f"(num_global_key_value_heads if {_GLOBAL} and attention_k_eq_v else 0) or num_key_value_heads"
+)
 _GEMMA4_LAYER = (
     "{pre_feedforward_layernorm_2,post_feedforward_layernorm_1,post_feedforward_layernorm_2,"
     "per_layer_input_gate,per_layer_projection,post_per_layer_input_norm,router,experts}.*"
@@ -126,9 +128,13 @@ _GEMMA4_LAYER = (
 _GEMMA4_MODEL = (
     "{embed_tokens_per_layer,per_layer_model_projection,per_layer_projection_norm}.weight"
 )
-_GEMMA4_SHARED = (
-    "values are made from the key projection's rows, so columns of the output projection would"
-    " have to follow"
+_SHARED = f"attention_k_eq_v and {_KIND} == 'full_attention'"
+_READS_KEYS = Rule(
+    name=AT + "o_proj.weight",
+    rows="Repeat(C, Repeat(H, Rope(D)))",
+    layers=_SHARED,
+    inputs=True,
+    why="values are made from the key projection's rows, so the columns that read them follow",
 )
 
 
@@ -139,7 +145,10 @@ def _gemma4(name: str, title: str) -> Family:
         name=name,
         title=title,
         layout=HALF_SPLIT,
-        rules=(query, query_norm, *(replace(rule, layers=_OWN_KEYS) for rule in (key, key_norm))),
+        rules=(
+            *(query, query_norm, _READS_KEYS),
+            *(replace(rule, layers=_OWN_KEYS) for rule in (key, key_norm)),
+        ),
         sizes=sizes(D="head_dim or 256"),
         layer_sizes=(
             ("D", f"{_OWN}.head_dim or {_GEMMA4_D}"),
@@ -150,7 +159,6 @@ def _gemma4(name: str, title: str) -> Family:
             (LAYER + _GEMMA4_LAYER, _OUTSIDE),
             ("{base}" + _GEMMA4_MODEL, _OUTSIDE),
         ),
-        needs=(("not attention_k_eq_v", _GEMMA4_SHARED),),
     )
 
 
