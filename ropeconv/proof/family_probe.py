@@ -6,6 +6,7 @@ batch. How rows are read off is in `jacobian`.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import ExitStack
 from typing import Any
 
@@ -28,6 +29,7 @@ from ropeconv.proof.jacobian import (
 from ropeconv.proof.tiny_models import tiny_config, tiny_model, token_ids
 from ropeconv.proof.tiny_towers import KINDS
 from ropeconv.proof.tower_probe import probe_tower
+from ropeconv.words.errors import Unsupported
 
 
 def probe(model_type: str, **changed: Any) -> ProbeReport:  # noqa: ANN401 - values of a config
@@ -38,12 +40,27 @@ def probe(model_type: str, **changed: Any) -> ProbeReport:  # noqa: ANN401 - val
         changed: further keys of the tiny config, of a model of text.
 
     Raises:
-        Unsupported: transformers has no such type.
+        Unsupported: transformers has no such type, or cannot run a tiny model of it.
     """
-    import torch  # noqa: PLC0415 - torch only when needed
-
     if model_type in KINDS:
         return probe_tower(model_type)
+    try:
+        return _probe(model_type, changed)
+    except FOREIGN as error:
+        raise Unsupported(
+            what=f"transformers cannot run a tiny model of the type `{model_type[:60]}`",
+            why=f"{type(error).__name__}: {error}"[:300],
+            fix="a type with sizes of its own needs a line in `ropeconv/proof/tiny_models.py`",
+        ) from error
+
+
+# what a model's own code ends with when sizes do not suit it
+FOREIGN = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
+
+
+def _probe(model_type: str, changed: Mapping[str, Any]) -> ProbeReport:
+    import torch  # noqa: PLC0415 - torch only when needed
+
     config = tiny_config(model_type, **changed)
     model = tiny_model(config, register())
     family = FAMILIES.get(model_type)

@@ -77,6 +77,7 @@ RUNNABLE = (
     "hrm_text",
     "hunyuan_v1_dense",
     "hunyuan_v1_moe",
+    "hunyuan_vl_text",
     "hy_v3",
     "hy_v4",
     "hyperclovax",

@@ -117,6 +117,14 @@ def test_types_that_no_table_knows_when_listed_then_none() -> None:
     assert lacking() == ()
 
 
+def test_type_when_a_tiny_one_cannot_be_run_then_refused_with_a_way_on() -> None:
+    """Its heads do not suit odd sizes: a contributor's next step, not a bug."""
+    with pytest.raises(Unsupported, match="cannot run a tiny model") as raised:
+        probe("unlimited_ocr_text")
+
+    assert "tiny_models.py" in raised.value.fix
+
+
 def test_type_without_code_when_probed_then_refused() -> None:
     with pytest.raises(Unsupported, match="no model type `no_such_model`"):
         probe("no_such_model")

@@ -210,6 +210,7 @@ WITH_NORMS = (
     _plain("glm4_moe", "GLM-4.5 and 4.6", NORMED, r=part(0.5)),
     _plain("hunyuan_v1_dense", "HunYuan, dense", HUNYUAN),
     _plain("hunyuan_v1_moe", "HunYuan, MoE", HUNYUAN),
+    _plain("hunyuan_vl_text", "HunYuan VL, text", HUNYUAN),
     _plain("hy_v3", "HY 3", NORMED),
     _plain("kolibri1", "Kolibri", EXAONE_NORMED),
     _plain("lfm2", "LFM 2", LFM_NORMED),
