@@ -70,6 +70,7 @@ Parts = Annotated[
     list[Part] | None,
     typer.Option(
         "--part",
+        metavar="text|vision|audio",
         help="Part of the model whose rows move; text if not said, and again for further ones."
         " A tower stays unless it is named.",
     ),

@@ -53,7 +53,7 @@ def let_readers_leave() -> None:
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:  # closed by the caller: `>&-`
-            setattr(sys, name, _Patient(BufferedWriter(FileIO(os.devnull, "w"))))
+            patient = _Patient(BufferedWriter(FileIO(os.devnull, "w")))
         elif type(stream) is TextIOWrapper:
             patient = _Patient(
                 stream.detach(),
@@ -62,4 +62,7 @@ def let_readers_leave() -> None:
                 line_buffering=stream.line_buffering,
                 write_through=stream.write_through,
             )
-            setattr(sys, name, patient)
+        else:  # a test's
+            continue
+        setattr(sys, name, patient)
+        setattr(sys, f"__{name}__", patient)  # of which the terminal's width is asked

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import os
+import pty
 import re
 import shutil
+import struct
 import subprocess
 import sys
+import termios
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,6 +63,24 @@ def test_every_option_is_written_out_at_80_columns(run: Run, name: str) -> None:
     assert names - shown == set()
     assert max(map(len, text.splitlines())) <= 80
     assert not re.search(r"\.\.\.$|bool|<int", text, re.MULTILINE)
+
+
+def test_help_is_as_wide_as_the_terminal_up_to_100() -> None:
+    main_end, terminal = pty.openpty()
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 50, 120, 0, 0))
+    subprocess.run(
+        [sys.executable, "-m", "ropeconv", "convert", "meta-to-hf", "--help"],
+        stdout=terminal, stderr=terminal, check=True, cwd=ROOT, timeout=60,
+        env={name: value for name, value in os.environ.items() if name != "COLUMNS"},
+    )  # fmt: skip
+    os.close(terminal)
+    text = b""
+    with contextlib.suppress(OSError):  # the end, where nobody holds the terminal any more
+        while part := os.read(main_end, 65536):
+            text += part
+    os.close(main_end)
+
+    assert 80 < max(map(len, text.decode().splitlines())) <= 100
 
 
 WRONG = [
