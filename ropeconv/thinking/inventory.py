@@ -19,6 +19,7 @@ from ropeconv.thinking.treatment import (
     declared_layout,
     left_aside,
     said_of,
+    stamped,
     towers_of,
     treat,
 )
@@ -211,7 +212,11 @@ def _by_treatment(
         layout=stamp if stamp is not None and trust_stamp else declared,
         tensors=tensors,
         dropped=(),
-        notes=(*left_aside(family, towers), *(said_of(described) if described else ())),
+        notes=(
+            *left_aside(family, towers),
+            *(stamped(tower, stamps[tower.part]) for tower in towers if tower.part in stamps),
+            *(said_of(described) if described else ()),
+        ),
         embedding_split="",
         towers=tuple(
             (tower.part, stamps.get(tower.part, tower.family.layout))

@@ -217,6 +217,12 @@ def left_aside(family: Family, towers: Sequence[Tower]) -> tuple[Note, ...]:
     )
 
 
+def stamped(tower: Tower, layout: RopeLayout) -> Note:
+    """A tower whose rows an earlier conversion moved."""
+    title = tower.family.title if tower.family else tower.part.value
+    return Note(kind="stamped", text=f"the {tower.part.value} tower ({title}) is {layout}")
+
+
 def towers_of(family: Family, parts: Iterable[Part], origin: str) -> tuple[Tower, ...]:
     """The towers among some parts of a model, each with its table.
 

@@ -140,7 +140,9 @@ def test_tower_when_moved_alone_then_verify_and_inspect_know(source: Path, tmp_p
         assert verdict.outcome is Outcome.SAME
         assert verdict.exact.num_reordered == len(ROTARY[VISION])
         assert [layer.layer for layer in verdict.scores.layers] == [0, 1]  # the tower is deeper
-    assert inspect(moved).layout == HALF_SPLIT.name  # of the text
+    found = inspect(moved)
+    assert found.layout == HALF_SPLIT.name  # of the text
+    assert "the vision tower (Pixtral, vision) is interleaved" in {n.text for n in found.notes}
 
     # the stamp taken away: the tower's rows are not what its family says
     tensors = load_file(moved / "model.safetensors")
