@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -181,6 +186,63 @@ def test_weights_are_compared_without_activations(device: torch.device) -> None:
     assert score_compare(of(q_weight[:, ::4], k_weight[:, ::4], INTERLEAVED), thinner).is_zero
     with pytest.raises(UsageError, match="not whole heads of 7"):
         ScoreForm.from_weights(q_weight, k_weight, head_dim=7, layout=INTERLEAVED, table=table)
+
+
+def test_sequences_may_have_rows_of_their_own(device: torch.device) -> None:
+    """Two sequences of one launch are two launches, whatever the heads are that share a tile."""
+    q, k = pair(device)
+    table = table_of(64, ROTARY, device)
+    rows = torch.stack([torch.arange(TOKENS) * 3, 63 - torch.arange(TOKENS)]).to(device)
+    a, b = form(q, k, INTERLEAVED, table), form(q * 2, k, INTERLEAVED, table)
+
+    together = score_compare(a, b, query_rows=rows, key_rows=rows.flip(0))
+
+    for at in (0, 1):
+        one, other = (
+            form(each.q[at : at + 1], each.k[at : at + 1], INTERLEAVED, table) for each in (a, b)
+        )
+        alone = score_compare(one, other, query_rows=rows[at], key_rows=rows[1 - at])
+        assert torch.equal(together.max_abs[at], alone.max_abs[0])
+        assert torch.equal(together.place[at], alone.place[0])
+    with pytest.raises(UsageError, match="for 19 tokens"):
+        score_compare(a, b, query_rows=rows[:, :5])
+
+
+def test_heads_beyond_the_last_tile_change_nothing(
+    device: torch.device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Twelve heads in tiles of one, of eight, and of sixteen."""
+    q, k = pair(device)
+    table = table_of(TOKENS, ROTARY, device)
+    module = sys.modules["ropeconv.kernels.score_compare"]  # the function has its name
+    found = []
+    for elements in (32 * 32, 8 * 32 * 32, 1 << 20):
+        monkeypatch.setattr(module, "_MOST_ELEMENTS", elements)
+        found.append(score_compare(form(q, k, INTERLEAVED, table), form(q, k, HALF_SPLIT, table)))
+
+    for other in found[1:]:
+        assert torch.equal(found[0].max_abs, other.max_abs)
+        assert torch.equal(found[0].place, other.place)
+        assert torch.equal(found[0].sum_squares_a, other.sum_squares_a)
+    assert found[0].max_abs.min() > 0
+
+
+def test_it_compiles_for_a_gpu_without_spilling() -> None:
+    """Registers that spill to memory make an `ieee` dot several times slower."""
+    probe = Path(__file__).parent / "compile_score.py"
+    cases = [("fp32", 90, 128)]  # 3 s each
+    done = subprocess.run(
+        [sys.executable, str(probe), json.dumps(cases)],
+        env=os.environ | {"TRITON_INTERPRET": "0", "PYTHONPATH": str(Path(__file__).parents[2])},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert done.returncode == 0, done.stderr
+    (found,) = json.loads(done.stdout)
+    assert found["FFMA"] > 1000
+    assert not {"LDL", "STL"} & found.keys()
 
 
 def test_rows_of_the_table_may_be_named(device: torch.device) -> None:
