@@ -174,7 +174,7 @@ SPECIAL: dict[str, dict[str, Any]] = {
     "youtu": _LATENT,
     "zamba2": {**_MAMBA, "layers_block_type": ["linear_attention", "hybrid"] * 2,
                "use_mem_rope": True, "use_shared_attention_adapter": True, "adapter_rank": 3,
-               "num_mem_blocks": 2, "mamba_ngroups": 1, "n_mamba_heads": 12,
+               "num_mem_blocks": 2, "mamba_ngroups": 1, "chunk_size": 4, "n_mamba_heads": 12,
                "num_key_value_heads": 6, "kv_channels": LEFT_OUT, "head_dim": LEFT_OUT},
     "cohere_compass_text": {"layer_types": ["sliding_attention", "full_attention"] * 2,
                             "rope_parameters": {
