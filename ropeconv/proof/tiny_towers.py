@@ -1,7 +1,7 @@
 """Tiny random towers of transformers' model types, and a picture or a sound for each.
 
 3 heads of 12 rows and a hidden size of 36 tell heads from rows; where queries and keys may have
-different numbers of heads, 6 share 3. A picture has 4 by 4 patches.
+different numbers of heads, two share one. A picture has 4 by 4 patches.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ SIZES: dict[str, Any] = {
     "num_attention_heads": 3,
     "num_key_value_heads": 3,
     "head_dim": 12,
-    "depth": 2,
-    "num_hidden_layers": 2,
+    "depth": 1,
+    "num_hidden_layers": 1,
     "intermediate_size": 20,
     "patch_size": PATCH,
     "image_size": PATCH * SIDE,
@@ -45,7 +45,7 @@ SIZES: dict[str, Any] = {
     "attention_bias": True,
 }
 SPECIAL: dict[str, dict[str, Any]] = {
-    "exaone4_5_vision": {"num_heads": 6, "hidden_size": 72},
+    "exaone4_5_vision": {"num_heads": 4, "num_key_value_heads": 2, "hidden_size": 48},
     "gemma4_vision": {"num_attention_heads": 6},
     "glmasr_encoder": {"num_attention_heads": 6, "hidden_size": 72},
     "llama4_vision_model": {"intermediate_size": 144},  # four patches side by side

@@ -92,14 +92,15 @@ def test_tower_when_moved_then_scores_are_the_same_in_the_other_layout(
     made.save_pretrained(tmp_path / "source")
     native, other = registry.FAMILIES[name].layout, other_layout(name)
     relayout(tmp_path / "source", tmp_path / "moved", other)
-    tower, twin = (load(type(made), tmp_path / at, attention) for at in ("source", "moved"))
-    expected, control = _scores(tower, name), _scores(twin, name)
+    twin = load(type(made), tmp_path / "moved", attention)
+    expected, control = _scores(made, name), _scores(twin, name)
     with tower_rotating(twin, other):
         actual = _scores(twin, name)
 
     assert len(actual) == len(expected) > 0
-    # 2^-24 for each rounding of towers that rotate in float32; a wrong row costs 0.05 and more
-    assert max(map(difference, expected, actual)) <= 3e-6
+    # 2^-24 for each rounding of towers that rotate in float32, whose tables of angles are rounded
+    # apart: one was made in float32, its twin in float64; a wrong row costs 0.05 and more
+    assert max(map(difference, expected, actual)) <= 1e-5
     assert max(map(difference, expected, control)) >= 2e-2
 
     relayout(tmp_path / "moved", tmp_path / "back", native)
