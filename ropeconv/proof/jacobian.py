@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 ATTENTION = "ropeconv_probe"
 SMALLEST_TURN = 1e-9  # a row that changes less from position 0 to 1 does not rotate
 SAME_PLANE = 0.99  # cosine between what a row turns into and its partner
+# modules that multiply queries and keys themselves
+MULTIPLY = ("Indexer", "RoFormerSelfAttention")
 USUAL = ("q_proj", "k_proj", "query_key_value", "qkv_proj", "Wqkv", "q_b_proj", "wqkv")
 
 Partners = tuple[tuple[int, int] | None, ...]  # of each row: (partner, part of its own) or None
@@ -159,8 +161,8 @@ def recording(model: Any) -> Iterator[dict[str, list[tuple[Tensor, Tensor]]]]:  
             if type(module).__name__.endswith("Attention"):
                 hook = module.register_forward_pre_hook(lambda at, _inputs: inside.append(at))
                 undo.callback(hook.remove)
-            if type(module).__name__.endswith("Indexer"):
-                undo.enter_context(_indexing(module, listen))
+            if type(module).__name__.endswith(MULTIPLY):
+                undo.enter_context(_multiplying(module, listen))
             if "_attn" in vars(type(module)):  # GPT-J and its kin, older than the interface
                 module._attn = _telling(module, module._attn, listen)  # noqa: SLF001
                 undo.callback(delattr, module, "_attn")
@@ -168,8 +170,8 @@ def recording(model: Any) -> Iterator[dict[str, list[tuple[Tensor, Tensor]]]]:  
 
 
 @contextmanager
-def _indexing(module: nn.Module, listen: Any) -> Iterator[None]:  # noqa: ANN401
-    """Tells of the first product of four axes in each run of an indexer: its queries and keys."""
+def _multiplying(module: nn.Module, listen: Any) -> Iterator[None]:  # noqa: ANN401
+    """Tells of the first product of four axes in each run of a module: its queries and keys."""
     torch: Any = import_module("torch")
     matmul = torch.matmul
 

@@ -171,6 +171,7 @@ SPECIAL: dict[str, dict[str, Any]] = {
     "qwen2_5_vl_text": _SECTIONS,
     "qwen2_vl_text": _SECTIONS,
     "stablelm": {"qk_layernorm": True, "partial_rotary_factor": 0.6},
+    "roformer": {"num_hidden_layers": 2},  # each further one shows less of its attention
     "youtu": _LATENT,
     "zamba2": {**_MAMBA, "layers_block_type": ["linear_attention", "hybrid"] * 2,
                "use_mem_rope": True, "use_shared_attention_adapter": True, "adapter_rank": 3,

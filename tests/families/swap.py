@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from importlib import import_module
 from typing import Any
 
@@ -18,6 +19,7 @@ DONORS = {
     "half-split": "transformers.models.glm4_moe.modeling_glm4_moe",
 }
 FUNCTIONS = ("apply_rotary_pos_emb", "apply_rotary_pos_emb_interleave", "apply_rotary_emb")
+METHOD = "apply_rotary_position_embeddings"  # RoFormer's, of its attention
 # the indexers of these rotate by a function of their own layout, which must stay
 MAIN_ONLY = {"deepseek_v32": FUNCTIONS[1:], "axk2": FUNCTIONS[1:]}
 
@@ -28,14 +30,18 @@ def rotating(model: Any, layout: RopeLayout) -> Iterator[None]:
     donor = import_module(DONORS[layout.name]).apply_rotary_pos_emb
     module = sys.modules[type(model).__module__]
     names = MAIN_ONLY.get(model.config.model_type, FUNCTIONS)
-    found = [name for name in names if hasattr(module, name)]
+    found = [(module, name) for name in names if hasattr(module, name)]
+    kinds = [kind for kind in vars(module).values() if isinstance(kind, type)]
+    found += [(kind, METHOD) for kind in kinds if METHOD in vars(kind)]
 
     assert found
 
     with ExitStack() as undo:
-        for name in found:
-            undo.callback(setattr, module, name, getattr(module, name))
-            setattr(module, name, lambda *given, **choices: _rotated(donor, given, choices))
+        for where, name in found:
+            undo.callback(setattr, where, name, vars(where)[name])
+            own = _by_sines if name == METHOD else _rotated
+            function = partial(_call, own, donor)
+            setattr(where, name, function if where is module else staticmethod(function))
         yield
 
 
@@ -59,6 +65,17 @@ def _rotated(donor: Any, given: tuple[Any, ...], choices: dict[str, Any]) -> Any
         return donor(x, x, cos, sin, unsqueeze_dim=axis)[0]
     q, k, cos, sin = given[:4]
     return donor(q, k, _in_halves(cos), _in_halves(sin), unsqueeze_dim=axis)
+
+
+def _call(own: Any, donor: Any, *given: Any, **choices: Any) -> Any:
+    return own(donor, given, choices)
+
+
+def _by_sines(donor: Any, given: tuple[Any, ...], _choices: dict[str, Any]) -> tuple[Any, ...]:
+    """RoFormer: a table of sines and cosines [1, 1, T, D], queries, keys and perhaps values."""
+    table, *others = given
+    sin, cos = (_doubled(half)[:, 0] for half in table.chunk(2, dim=-1))
+    return tuple(donor(x, x, cos, sin)[0] for x in others)
 
 
 def _doubled(table: Any) -> Any:

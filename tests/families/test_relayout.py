@@ -17,6 +17,7 @@ from ropeconv.knowledge.registry import FAMILIES
 from ropeconv.story.relayout import relayout
 from tests.families.cases import (
     RUNNABLE,
+    UNSEEN,
     VARIANTS,
     difference,
     load,
@@ -37,7 +38,9 @@ transformers.logging.disable_progress_bar()
 transformers.logging.set_verbosity_error()
 
 
-@pytest.mark.parametrize(("name", "changed"), [*((name, {}) for name in RUNNABLE), *VARIANTS])
+@pytest.mark.parametrize(
+    ("name", "changed"), [*((name, {}) for name in RUNNABLE), *VARIANTS, *UNSEEN]
+)
 def test_family_when_moved_then_its_model_computes_the_same(
     tmp_path: Path, name: str, changed: dict[str, Any]
 ) -> None:

@@ -59,7 +59,6 @@ REFUSED = {
     "vjepa2": "the two rows of a pair get different angles, which no order of rows can express",
     "deepseek_v4": "its keys are its values, rotated and back; columns would have to follow",
     "diffusion_gemma": _SHARED,
-    "roformer": _VALUE,
     "clvp": _VALUE,
     "nanochat": "it rotates half-split pairs in the opposite direction: the two rows of each pair"
     " would have to change places too, which no name of a layout says",

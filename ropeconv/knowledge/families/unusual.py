@@ -38,6 +38,8 @@ _JET = LAYER + "{self_attention,self_attn}."
 _LARGE = LAYER + "{self_attn,attention}."
 _EACH_HEAD = "has an entry for each head, and no row leaves its head"
 
+_ROFORMER = "{base}encoder.layer.{layer}.attention."
+
 # Zamba 2: one block of attention in many places, each with adapters of its own
 _ZAMBA = LAYER + "shared_transformer.self_attn."
 
@@ -126,6 +128,37 @@ UNUSUAL = (
         stays=(
             *stays(),
             ("{base}embed_tokens_extend.*", _TOWER),
+        ),
+    ),
+    Family(
+        name="roformer",
+        title="RoFormer",
+        layout=INTERLEAVED,
+        bases=("roformer.", ""),
+        rules=(
+            *heads(_ROFORMER + "self.", "query", "key"),
+            Rule(
+                name=_ROFORMER + "self.value" + ENDS,
+                rows=KEY,
+                layers="rotary_value",
+                why="this RoFormer rotates values, too",
+            ),
+            Rule(
+                name=_ROFORMER + "output.dense.weight",
+                rows="Repeat(C, Repeat(H, Rope(D)))",
+                layers="rotary_value",
+                inputs=True,
+                why="its columns read rotated values",
+            ),
+        ),
+        sizes=sizes(K="H", D="C // H"),
+        stays=(
+            (_ROFORMER + "{self.value,output.dense,output.LayerNorm}" + ENDS,
+             "values are not rotated, nor what reads them"),
+            ("{base}encoder.layer.{layer}.{intermediate,output}.*", _OUTSIDE),
+            ("{base}encoder.embed_positions.weight", "a table of sines, no weight"),
+            ("{base}{embeddings,embeddings_project,pooler}.*", _OUTSIDE),
+            ("{cls,classifier,sequence_summary,qa_outputs}.*", "the output is not rotated"),
         ),
     ),
     Family(
