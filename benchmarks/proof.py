@@ -225,7 +225,7 @@ def compare_scores(root: Path, layers: int) -> Numbers:
 def compare_logits(root: Path, layers: int) -> Numbers:
     """The logits check of both: the Hugging Face side in transformers, three passes in all."""
     del layers
-    from ropeconv.proof.logits import check_logits  # noqa: PLC0415 - a step's own process
+    from ropeconv.proof.logits import check_logits, choose_tokens  # noqa: PLC0415 - a step's own process
     from ropeconv.proof.runtimes import Runner  # noqa: PLC0415
     from ropeconv.words.events import nobody  # noqa: PLC0415
 
@@ -234,7 +234,8 @@ def compare_logits(root: Path, layers: int) -> Numbers:
         Runner(inventory=inventory_of(root / side), model=model_of(root)) for side in ("meta", "hf")
     )
     begin = time.perf_counter()
-    found = check_logits(source, target, None, nobody)
+    tokens = choose_tokens(source, target, None)
+    found = check_logits(source, target, tokens, nobody)
     assert found.outcome.value == "same"
     return {"seconds": time.perf_counter() - begin}
 

@@ -26,8 +26,23 @@ ROUNDING_FACTOR = 8.0  # two float32 programs, each with its own order of operat
 TOKENS_AT_A_TIME = 32  # compared in float64
 
 
+def choose_tokens(source: Runner, target: Runner, text: Path | None) -> Tensor:
+    """The tokens that both are given, [1, T]: a text's, or seeded random ones.
+
+    Random ones are as good for equality.
+
+    Raises:
+        UsageError: the text cannot be turned into tokens.
+    """
+    vocab_size = source.model.geometry.vocab_size
+    if text is None:
+        return random_tokens(vocab_size)
+    folders = (side.inventory.checkpoint.root for side in (target, source))
+    return tokens_of(text, vocab_size, *folders)
+
+
 def check_logits(
-    source: Runner, target: Runner, text: Path | None, listen: Listener
+    source: Runner, target: Runner, tokens_BT: Tensor, listen: Listener, *, text: Path | None = None
 ) -> LogitsCheck:
     """Run both on the same tokens, and compare what they predict.
 
@@ -38,16 +53,10 @@ def check_logits(
     Args:
         source: the reference.
         target: the checkpoint in question.
-        text: a file to predict; None for seeded random tokens, which are as good for equality.
+        tokens_BT: what both are given.
         listen: hears of progress.
-
-    Raises:
-        UsageError: the text cannot be turned into tokens.
-        Unsupported: a side can only be run at once, and is too large for that.
+        text: the file that the tokens come from.
     """
-    vocab_size = source.model.geometry.vocab_size
-    folders = (side.inventory.checkpoint.root for side in (target, source))
-    tokens_BT = random_tokens(vocab_size) if text is None else tokens_of(text, vocab_size, *folders)
     ours, theirs = (
         run(side, side.runtime, tokens_BT, torch.float32, listen) for side in (source, target)
     )

@@ -60,7 +60,8 @@ def check_runnable(side: Runner) -> None:
     """Refuse what nothing can run, before anything is read.
 
     Raises:
-        Unsupported: transformers is missing, does not know the model, or rotates other rows.
+        Unsupported: transformers is missing, does not know the model, rotates other rows, or cannot
+            run it layer by layer, and it is too large to be run at once.
     """
     if side.runtime is Runtime.PLAIN:
         return
@@ -77,7 +78,9 @@ def check_runnable(side: Runner) -> None:
             why=runtimes(family, layout),
             fix="pass `logits=None`: bytes and scores are compared for every family",
         )
-    _hollow_model(side, torch.float32)
+    if parts_of(_hollow_model(side, torch.float32), side.inventory) is None:
+        twice = side.reference is Runtime.TRANSFORMERS  # in float64 for its exact logits
+        _check_memory(side.inventory, torch.float64 if twice else torch.float32)
 
 
 def run(
@@ -87,9 +90,6 @@ def run(
 
     Shapes:
         tokens_BT [B, T] -> [B, T, V]
-
-    Raises:
-        Unsupported: the model cannot be run layer by layer, and is too large to be run at once.
     """
     if runtime is Runtime.PLAIN:
         with torch.no_grad():
@@ -98,7 +98,6 @@ def run(
     parts = parts_of(model, side.inventory)
     if parts is not None:
         return run_by_layers(model, parts, side.inventory, tokens_BT, dtype, listen)
-    _check_memory(side.inventory, dtype)
     from transformers import AutoModelForCausalLM  # noqa: PLC0415 - an extra
 
     model = AutoModelForCausalLM.from_pretrained(
@@ -133,7 +132,7 @@ def _hollow_model(side: Runner, dtype: torch.dtype) -> nn.Module:
             model: nn.Module = AutoModelForCausalLM.from_config(  # type: ignore[no-untyped-call]
                 config, dtype=dtype, **no_code
             )
-    except (ValueError, KeyError, OSError) as error:
+    except (ValueError, KeyError, OSError, RuntimeError) as error:  # the last: out of memory
         raise Unsupported(
             what=f"the installed transformers cannot run `{root}`",
             why=str(error).splitlines()[0],

@@ -16,6 +16,7 @@ from ropeconv.proof.verdict import (
     ConfigCheck,
     ExactCheck,
     Finding,
+    LogitsCheck,
     Outcome,
     ScoreCheck,
     Side,
@@ -30,11 +31,10 @@ from ropeconv.words.model import Model
 from ropeconv.words.parts import Part
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from ropeconv.formats.checkpoint import Checkpoint
     from ropeconv.kernels.selfcheck import KernelReport
-    from ropeconv.proof.runtimes import Runner
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,7 +98,7 @@ def verify(
     ours, theirs = (_know(checkpoint, said or Said(), towers) for checkpoint in both)
     chosen = _chosen_layers(ours.inventory.depth, layers, sample)
     comparable = ours.model.geometry == theirs.model.geometry
-    runners = _runners(ours, theirs) if logits is not None and comparable else None
+    run = _runs(ours, theirs, logits) if logits is not None and comparable else None
     with _check("bytes", listen):
         exact = check_exact(ours.inventory, theirs.inventory, effort, listen)
     with _check("config", listen):
@@ -106,11 +106,9 @@ def verify(
     with _check("scores", listen):
         scores = _scores(ours, theirs, exact, config, chosen, listen)
     whole = None
-    if logits is not None and runners is not None:
-        from ropeconv.proof.logits import check_logits  # noqa: PLC0415 - torch only when needed
-
+    if run is not None:
         with _check("logits", listen):
-            whole = check_logits(*runners, logits.text, listen)
+            whole = run(listen)
     return Verdict(
         target=theirs.side,
         source=ours.side,
@@ -167,18 +165,26 @@ def _chosen_layers(depth: int, layers: Sequence[int] | None, sample: int | None)
     return tuple(sorted({round(i * (depth - 1) / max(sample - 1, 1)) for i in range(sample)}))
 
 
-def _runners(ours: _Known, theirs: _Known) -> tuple[Runner, Runner]:
-    """Both sides, ready to be run as a whole.
+def _runs(
+    ours: _Known, theirs: _Known, request: LogitsRequest
+) -> Callable[[Listener], LogitsCheck]:
+    """What runs both sides as a whole; all that can be refused is refused here, at the start.
 
     Raises:
         Unsupported: nothing can run one of them.
+        UsageError: the text cannot be turned into tokens.
     """
-    from ropeconv.proof.runtimes import Runner, check_runnable  # noqa: PLC0415 - torch when needed
+    from ropeconv.proof.logits import (  # noqa: PLC0415 - torch only when needed
+        check_logits,
+        choose_tokens,
+    )
+    from ropeconv.proof.runtimes import Runner, check_runnable  # noqa: PLC0415
 
     source, target = (Runner(inventory=side.inventory, model=side.model) for side in (ours, theirs))
     check_runnable(source)
     check_runnable(target)
-    return source, target
+    tokens = choose_tokens(source, target, request.text)
+    return lambda listen: check_logits(source, target, tokens, listen, text=request.text)
 
 
 def check_this_machine() -> KernelReport:

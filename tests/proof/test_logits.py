@@ -20,7 +20,7 @@ from ropeconv.story.relayout import relayout
 from ropeconv.story.verification import LogitsRequest
 from ropeconv.thinking.family_model import state_family
 from ropeconv.thinking.inventory import take_stock
-from ropeconv.words.errors import Unsupported
+from ropeconv.words.errors import Unsupported, UsageError
 from ropeconv.words.events import Event, LayerDone, LayersPlanned, nobody
 from ropeconv.words.layout import INTERLEAVED
 from tests.conftest import SMALL, said_of
@@ -189,6 +189,19 @@ def test_model_that_runs_at_once_only_and_is_too_large_is_refused(
     with pytest.raises(Unsupported, match="1000 are free") as refused:
         logits_of(tmp_path / "source", tmp_path / "source")
     assert "cannot be read one by one" in refused.value.why
+
+
+def test_text_that_cannot_be_tokens_is_refused_before_anything_is_read(
+    converted: Callable[[str], Path],
+) -> None:
+    heard: list[Event] = []
+    with pytest.raises(UsageError, match="cannot be turned into tokens"):
+        ropeconv.verify(
+            converted("llama"), SMALL / "llama", logits=LogitsRequest(text=Path(__file__)),
+            listen=heard.append,
+        )  # fmt: skip
+
+    assert heard == []
 
 
 def test_code_beside_a_checkpoint_is_not_run(
