@@ -45,7 +45,7 @@ SIZES: dict[str, Any] = {
     "attention_bias": True,
 }
 SPECIAL: dict[str, dict[str, Any]] = {
-    "exaone4_5_vision": {"num_heads": 6, "hidden_size": 72},
+    "exaone4_5_vision": {"num_heads": 6, "num_attention_heads": 6, "hidden_size": 72},
     "gemma4_vision": {"num_attention_heads": 6},
     "glmasr_encoder": {"num_attention_heads": 6, "hidden_size": 72},
     "llama4_vision_model": {"intermediate_size": 144},  # four patches side by side
