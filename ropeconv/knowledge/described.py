@@ -30,7 +30,7 @@ from ropeconv.words.errors import UsageError
 from ropeconv.words.layout import LAYOUTS
 
 HOW = "write it as docs/describing-a-family.md shows"
-_KEYS = {"name", "title", "layout", "switch", "sizes", "rows", "stays"}
+_KEYS = {"name", "title", "layout", "switch", "sizes", "layer_sizes", "rows", "stays"}
 _ROW_KEYS = {"name", "rows", "why", "layers", "optional"}
 
 
@@ -51,11 +51,7 @@ def read_description(text: str, origin: str) -> Family:
             what=f"`{origin}` says the layout `{layout[:40]}`, expected {' or '.join(LAYOUTS)}",
             fix=HOW,
         )
-    sizes = found.get("sizes", {})
-    if not isinstance(sizes, dict) or not all(isinstance(v, str) for v in sizes.values()):
-        raise UsageError(
-            what=f"`{origin}` has `sizes` that are no texts, expected formulas", fix=HOW
-        )
+    sizes, layer_sizes = (_formulas(found, key, origin) for key in ("sizes", "layer_sizes"))
     rules = tuple(_rule(entry, origin) for entry in _tables(found, "rows", origin))
     if not rules:
         raise UsageError(
@@ -73,9 +69,17 @@ def read_description(text: str, origin: str) -> Family:
         layout=LAYOUTS[layout],
         rules=rules,
         sizes=tuple({**SIZES, **sizes}.items()),
+        layer_sizes=tuple(layer_sizes.items()),
         stays=tuple(stays),
         switch=switch if isinstance(switch, str) else "",
     )
+
+
+def _formulas(found: dict[str, Any], key: str, origin: str) -> dict[str, str]:
+    sizes = found.get(key, {})
+    if isinstance(sizes, dict) and all(isinstance(value, str) for value in sizes.values()):
+        return sizes
+    raise UsageError(what=f"`{origin}` has `{key}` that are no texts, expected formulas", fix=HOW)
 
 
 def _rule(entry: dict[str, Any], origin: str) -> Rule:

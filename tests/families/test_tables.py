@@ -327,6 +327,19 @@ def test_described_family_when_shapes_fit_then_moved_and_recorded(
     assert "by the user" in (tmp_path / "moved" / "ropeconv.json").read_text()
 
 
+def test_described_family_when_a_layer_has_sizes_of_its_own_then_they_count(
+    made: Callable[..., Path], tmp_path: Path
+) -> None:
+    key = (AT + "k_proj.weight").replace(".", "__")
+    folder = made({**NEW, "wide": [12]}, **NO_NORMS, **{key: (60, 60)})
+    text = DESCRIPTION.replace("[[rows]]", '[layer_sizes]\nH = "wide[layer] // 2"\n\n[[rows]]', 1)
+    relayout(folder, tmp_path / "moved", INTERLEAVED, described=read_description(text, "new.toml"))
+    wrong = read_description(text.replace("// 2", "// 3"), "new.toml")
+
+    with pytest.raises(Contradiction, match=r"expected 40 rows"):
+        take_stock(hf.discover(folder), described=wrong)
+
+
 def test_described_family_when_shapes_do_not_fit_then_refused(
     made: Callable[..., Path], tmp_path: Path
 ) -> None:

@@ -9,7 +9,7 @@ _RELATIVE = "it adds relative positions to its scores; it rotates nothing"
 _STATE = "it is a state-space or recurrent model; it rotates nothing"
 _BEFORE = "it rotates hidden states before the projection, so columns would move and not rows"
 _SHARED = "no table describes its encoder and decoder, whose values are made from key rows"
-_VALUE = "its values may be rotated too, so columns of the output projection would have to follow"
+_ENCODERS = "it scores speech by two encoders that rotate values, too; no table describes them"
 _OTHER = "its positions are not rotary; it rotates nothing"
 _WITHOUT = (
     "bert-generation", "big_bird", "bigbird_pegasus", "blenderbot", "blenderbot-small", "camembert",
@@ -57,9 +57,10 @@ REFUSED = {
     "seamless_m4t": _BEFORE,
     "seamless_m4t_v2": _RELATIVE,
     "vjepa2": "the two rows of a pair get different angles, which no order of rows can express",
-    "deepseek_v4": "its keys are its values, rotated and back; columns would have to follow",
+    "deepseek_v4": "its keys are its values, rotated and turned back: beside rows, columns of its"
+    " output and the gates of its compressors would have to follow, which no table describes",
     "diffusion_gemma": _SHARED,
-    "clvp": _VALUE,
+    "clvp": _ENCODERS,
     "nanochat": "it rotates half-split pairs in the opposite direction: the two rows of each pair"
     " would have to change places too, which no name of a layout says",
     "zaya": "convolutions over groups of channels lie between its projections and its rotation, and"
