@@ -35,7 +35,7 @@ def test_signal_ends_the_command_and_leaves_its_work(
         _, said = run.communicate(timeout=30)
 
     assert run.returncode == 130, said
-    assert "run the same again" in said
+    assert "run the same command again" in said
     assert "Traceback" not in said
     assert journal.exists()
     assert not target.exists()
