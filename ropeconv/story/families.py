@@ -140,7 +140,10 @@ def explain(name: str) -> Explanation:
         measured=name not in REMOTE_CODE and not family.inner,
         moves=moves,
         stays=stays,
-        sizes=family.sizes,
+        sizes=(
+            *family.sizes,
+            *((f"{letter} of a layer", formula) for letter, formula in family.layer_sizes),
+        ),
         needs=family.needs,
         runtime=_runtime(family),
         towers=tuple(

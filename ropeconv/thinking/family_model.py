@@ -9,6 +9,7 @@ from ropeconv.formats.checkpoint import parse_object
 from ropeconv.formats.fields import Fields
 from ropeconv.formats.rope_fields import StatedRope, read_rope, read_stated
 from ropeconv.knowledge.family import Family
+from ropeconv.knowledge.registry import REMOTE_CODE
 from ropeconv.thinking.inventory import Inventory
 from ropeconv.thinking.plan import Plan, SmallFile
 from ropeconv.words.errors import Refused, SourceError
@@ -75,18 +76,18 @@ def for_runtime(plan: Plan, family: Family, layout: RopeLayout) -> Plan:
 
 def runtimes(family: Family, layout: RopeLayout) -> str:
     """Which runtimes rotate this family in that layout."""
+    code = "the code that comes with it" if family.name in REMOTE_CODE else "transformers"
     if layout == family.layout:
-        return f"transformers and vLLM rotate {family.title} {layout}"
-    if layout == HALF_SPLIT:
-        return (
-            f"transformers cannot run these rows: its {family.title} rotates interleaved pairs and"
-            " has no switch; they are for runtimes that rotate half-split pairs, such as ggml's"
-            " NEOX mode or kernels that support one layout"
-        )
+        return f"{code} and vLLM rotate {family.title} {layout}"
+    others = (
+        "half-split pairs, such as ggml's NEOX mode or kernels that support one layout"
+        if layout == HALF_SPLIT
+        else "interleaved pairs, such as ggml's NORM mode, MLX with traditional=True or code in"
+        " Meta's style"
+    )
     return (
-        f"transformers cannot run these rows: its {family.title} rotates half-split pairs and has"
-        " no switch; they are for runtimes that rotate interleaved pairs, such as ggml's NORM"
-        " mode, MLX with traditional=True or code in Meta's style"
+        f"{code} cannot run these rows: it rotates {family.layout} pairs of {family.title} and has"
+        f" no switch; they are for runtimes that rotate {others}"
     )
 
 

@@ -56,6 +56,20 @@ def test_explanation_when_asked_then_names_tensors_and_reasons() -> None:
     assert "the indexer is half-split" in done.stdout
 
 
+def test_explanation_when_code_is_the_checkpoints_then_says_that_it_was_read() -> None:
+    said = RUNNER.invoke(app, ["families", "chatglm"]).stdout
+
+    assert "the layout was read, not measured" in said
+    assert "the code that comes with it cannot run these rows" in said
+    assert "read, not measured" not in RUNNER.invoke(app, ["families", "glm"]).stdout
+
+
+def test_explanation_when_layers_differ_in_size_then_says_how() -> None:
+    assert (
+        "D of a layer = (per_layer_config" in RUNNER.invoke(app, ["families", "gemma4_text"]).stdout
+    )
+
+
 def test_name_when_unknown_then_usage_error() -> None:
     done = RUNNER.invoke(app, ["families", "lama"])
 
