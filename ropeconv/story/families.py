@@ -241,9 +241,10 @@ work for the model types below. `ropeconv families NAME` explains each tensor of
 `ropeconv families --probe NAME` measures it on the installed transformers.
 
 Every row but two kinds is measured in the tests: the Jacobian of the model's own rotation, inside
-its own attention or the indexer of a sparse one, gives pairs, span and layers. The two are models
-of vision and language (their language model and their tower are rows of their own), and models
-whose code comes with the checkpoint: their layout was read there, and the table says "read".
+its own attention or the indexer of a sparse one, gives pairs, span and layers (what does not enter
+a product of queries and keys, JetMoE's experts for example, is tested by running the model). The
+two are models of vision and language (their language model and their tower are rows of their own),
+and models whose code comes with the checkpoint: their layout was read there, and the table says so.
 
 The layout is that of the files in Hugging Face's format. Rows are in the notation of the tables:
 `Keep(n)` stays, `Rope(r)` is one rotary span, `Repeat(times, ...)` repeats; letters are sizes from

@@ -81,7 +81,10 @@ def treat(
     """
     config = parse_object(checkpoint.config, checkpoint.claims.origin)
     inner = config.get(family.inner) if family.inner else None
-    names = {**dict(family.absent), **inner} if isinstance(inner, dict) else config
+    names = config
+    if isinstance(inner, dict):  # how weights are quantised is said of the whole
+        quantised = {"quantization_config": config.get("quantization_config")}
+        names = {**dict(family.absent), **quantised, **inner}
     for formula, why in family.needs:
         if not evaluate(formula, {**names, **solve(family.sizes, names)}):
             raise Unsupported(what=f"`{checkpoint.root}` cannot be reordered", why=why)

@@ -409,6 +409,21 @@ def test_block_scales_when_no_row_leaves_its_block_then_stay(made: Callable[...,
     assert not any(tensor.rule.rotates for tensor in scales)
 
 
+def test_block_scales_when_of_a_language_model_then_the_whole_config_says_the_blocks(
+    made: Callable[..., Path],
+) -> None:
+    at = "model.language_model.layers.0.self_attn."
+    shapes: dict[str, tuple[int, ...] | None] = dict.fromkeys(SHAPES)
+    shapes |= {at + "q_proj.weight": (768, 60), at + "q_proj.weight_scale_inv": (6, 1),
+               at + "k_proj.weight": (256, 60), at + "k_proj.weight_scale_inv": (2, 1)}  # fmt: skip
+    text = {**CONFIG, "model_type": "qwen3_vl_text", "head_dim": 128}
+    config = {"model_type": "qwen3_vl", "text_config": text,
+              "quantization_config": {"weight_block_size": [128, 128]}}  # fmt: skip
+    folder = made(config, **{name.replace(".", "__"): shape for name, shape in shapes.items()})
+
+    assert sum(t.rule.rotates for t in take_stock(hf.discover(folder)).tensors) == 2
+
+
 @pytest.mark.parametrize(
     ("nope", "rope", "scale", "word"),
     [(128, 48, (9, 1), "leave the blocks"), (128, 64, (1152, 1), "expected 9 blocks")],
