@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 import transformers
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from ropeconv.formats import hf
 from ropeconv.knowledge.families.composite import COMPOSITE
@@ -90,6 +90,8 @@ UNMADE = {
     "gemma3n": "its vision tower is timm's",
     "gemma4_assistant": "it reads the keys of the model that it assists",
     "gemma4_unified_assistant": "it reads the keys of the model that it assists",
+    "kimi_k25": "transformers 5.23 writes its text under names that it does not read",
+    "kimi_vl": "its code comes with the checkpoint",
 }
 MADE = tuple(family.name for family in COMPOSITE if family.name not in UNMADE)
 TOWERS = re.compile("(vision|image|audio|video)_(tower|model|encoder)|visual[.]")
@@ -238,3 +240,28 @@ def test_text_config_when_bare_then_sizes_are_those_that_transformers_takes(name
     assert {letter: bare[letter] for letter in "CHKDL"} == {
         letter: whole[letter] for letter in "CHKDL"
     }
+
+
+def test_tower_of_kimis_files_when_moved_then_rows_are_those_that_transformers_loads(
+    tmp_path: Path,
+) -> None:
+    """MoonViT's fused rows, anchored on the reordering that transformers itself does."""
+    model = _tiny("kimi_k25")
+    model.save_pretrained(tmp_path / "source")
+    weights = tmp_path / "source" / "model.safetensors"
+    named = {
+        name.replace("language_model.model.blocks.", "language_model.model.layers."): tensor
+        for name, tensor in load_file(weights).items()
+    }
+    save_file(named, weights, metadata={"format": "pt"})
+    relayout(tmp_path / "source", tmp_path / "tower", HALF_SPLIT, parts=[Part.VISION])
+    moved = load_file(tmp_path / "tower" / "model.safetensors")
+    loaded = model.state_dict()
+    for end in ("weight", "bias"):
+        name = f"vision_tower.encoder.blocks.1.wqkv.{end}"
+        own = [loaded[f"model.vision_tower.layers.1.attn.{x}_proj.{end}"] for x in "qkv"]
+
+        assert not named[name].equal(torch.cat(own))
+        assert moved[name].equal(torch.cat(own))
+    expected = {key for key in named if "wqkv" in key}
+    assert _changed(tmp_path / "source", tmp_path / "tower") == expected

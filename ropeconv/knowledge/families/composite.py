@@ -47,7 +47,7 @@ _TOWERS = {
 }
 _NAMES = ",".join(name for _, names in _TOWERS.values() for name in names)
 _BETWEEN = (
-    "multi_modal_projector,connector,mlp1,mlp_AR,embed_vision,embed_audio,aligner,resampler_model,"
+    "multi_modal_projector,mm_projector,connector,mlp1,mlp_AR,embed_vision,embed_audio,aligner,resampler_model,"
     "merger,vision_projector,vision_projection,patch_merge_mlp,pre_mm_projector_norm,patch_merger,"
     "vision_language_adapter,pre_projection,post_projection,masked_embedding"
 )
@@ -99,6 +99,8 @@ _WRAPPERS = (
     ("idefics3", "Idefics 3", "any", ""),
     ("internvl", "InternVL 3", "any", ""),
     ("janus", "Janus", "any", ""),
+    ("kimi_k25", "Kimi K2.5", "moonvit", ""),
+    ("kimi_vl", "Kimi VL", "moonvit", ""),
     ("lfm2_vl", "LFM 2 VL", "any", ""),
     ("lighton_ocr", "LightOnOCR", "pixtral", ""),
     ("llama4", "Llama 4", "llama4_vision_model", ""),

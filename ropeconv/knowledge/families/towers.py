@@ -237,17 +237,38 @@ TOWERS = (
         _usual(1280, 32, 32, D="head_dim or 64"),
     ),
 )  # fmt: skip
-# no model type of its own: transformers reorders these rows when it loads them
-PIXTRAL_NATIVE = _tower(
-    "pixtral_native",
-    "Pixtral, vision, in Mistral's own files",
-    heads("{base}transformer.layers.{layer}.attention.", "wq", "wk"),
-    _outside(
-        "{base}transformer.layers.{layer}.",
-        "attention.",
-        "{base}{patch_conv,ln_pre}.{weight,bias}",
+# rows as their makers store them: transformers has other names for them, and reorders them when it
+# loads them
+NATIVE = (
+    _tower(
+        "pixtral_native",
+        "Pixtral, vision, in Mistral's own files",
+        heads("{base}transformer.layers.{layer}.attention.", "wq", "wk"),
+        _outside(
+            "{base}transformer.layers.{layer}.",
+            "attention.",
+            "{base}{patch_conv,ln_pre}.{weight,bias}",
+        ),
+        _usual(1024, 16, 24, D="head_dim or C // H"),
+        INTERLEAVED,
     ),
-    _usual(1024, 16, 24, D="head_dim or C // H"),
-    INTERLEAVED,
-)
-BY_TYPE = {family.name: family for family in (*TOWERS, PIXTRAL_NATIVE)}
+    _tower(
+        "moonvit",
+        "MoonViT, the vision of Kimi",
+        fused("{base}encoder.blocks.{layer}.wqkv", BLOCKS, _JOINED),
+        (
+            ("{base}encoder.blocks.{layer}.wo.{weight,bias}", "values are not rotated"),
+            ("{base}encoder.blocks.{layer}.{norm0,norm1}.{weight,bias}",
+             "acts on the hidden state, before or after the heads"),
+            ("{base}encoder.blocks.{layer}.mlp.*", "outside the attention"),
+            ("{base}{encoder.,}{patch_embed,final_layernorm}.*", "before or after the layers"),
+        ),
+        {
+            "C": "hidden_size or vt_hidden_size or 1152",
+            "H": "num_attention_heads or vt_num_attention_heads or 16",
+            "L": "num_hidden_layers or vt_num_hidden_layers or 27",
+        },
+        INTERLEAVED,
+    ),
+)  # fmt: skip
+BY_TYPE = {family.name: family for family in (*TOWERS, *NATIVE)}
