@@ -7,6 +7,7 @@ here only that it finds all of the tower's tensors in the whole, and no others.
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ from ropeconv.story.relayout import relayout
 from ropeconv.thinking.inventory import Inventory, take_stock
 from ropeconv.words.layout import HALF_SPLIT, INTERLEAVED, RopeLayout
 from ropeconv.words.parts import Part
-from tests.families.cases import TOKENS, difference
+from tests.families.cases import TOKENS, difference, other_layout, random_model
 from tests.families.swap import rotating
 
 pytestmark = pytest.mark.peer
@@ -265,3 +266,39 @@ def test_tower_of_kimis_files_when_moved_then_rows_are_those_that_transformers_l
         assert moved[name].equal(torch.cat(own))
     expected = {key for key in named if "wqkv" in key}
     assert _changed(tmp_path / "source", tmp_path / "tower") == expected
+
+
+# wrappers that are not made here: their text, and how its tensors begin inside
+BY_HAND = {
+    "gemma3n": ("gemma3n_text", "model.language_model.", "lm_head."),
+    "kimi_k25": ("deepseek_v3", "language_model.model.", "language_model.lm_head."),
+    "kimi_vl": ("deepseek_v3", "language_model.model.", "language_model.lm_head."),
+}
+
+
+@pytest.mark.parametrize("name", sorted(BY_HAND))
+def test_wrapper_when_made_by_hand_then_its_text_moves_as_the_text_alone(
+    tmp_path: Path, name: str
+) -> None:
+    """The text alone is run in the other layout by `test_relayout`; here only names differ."""
+    text, inside, head = BY_HAND[name]
+    random_model(text, {}).save_pretrained(tmp_path / "alone")
+    config = json.loads((tmp_path / "alone" / "config.json").read_text())
+    tensors = load_file(tmp_path / "alone" / "model.safetensors")
+    names = {key: re.sub("^lm_head[.]", head, re.sub("^model[.]", inside, key)) for key in tensors}
+    named = {names[key]: tensor for key, tensor in tensors.items()}
+    (tmp_path / "whole").mkdir()
+    towers = {"model.vision_tower.blocks.0.attn.q_proj.weight": torch.ones(4, 2)}
+    save_file({**named, **towers}, tmp_path / "whole" / "model.safetensors", {"format": "pt"})
+    whole = {"model_type": name, "text_config": config, "vision_config": {}}
+    (tmp_path / "whole" / "config.json").write_text(json.dumps(whole))
+    for at in ("alone", "whole"):
+        relayout(tmp_path / at, tmp_path / f"{at} moved", other_layout(text))
+
+    changed = _changed(tmp_path / "alone", tmp_path / "alone moved")
+    assert changed
+    assert _changed(tmp_path / "whole", tmp_path / "whole moved") == {names[key] for key in changed}
+    alone, inner = (
+        load_file(tmp_path / f"{at} moved" / "model.safetensors") for at in ("alone", "whole")
+    )
+    assert all(alone[key].equal(inner[names[key]]) for key in changed)
