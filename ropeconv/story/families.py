@@ -274,4 +274,11 @@ A picture has two axes: some pairs of a head turn by a patch's row, the others b
 pair turns by which is the same in either layout, so the whole head is one span; only Gemma 4
 rotates each half of the head by itself. LLaVA and its relatives have the tower that their
 `vision_config` says; CLIP, SigLIP and their like have learned positions and nothing to move.
+
+Towers are measured as texts are, at two tokens that differ on every axis, and run in the other
+layout by another model's rotation. `pixtral_native` and `moonvit` are rows as their makers store
+them; transformers reorders them when it loads them, and the tests hold them against that. Every
+model of vision or sound and language is made tiny in its own class, moved, and run with its text in
+the other layout, but for five: Gemma 3n (needs timm) and the two Kimi (5.23 cannot read what it
+writes; remote code) are held against their text alone, Gemma 4's two assistants were only read.
 """
