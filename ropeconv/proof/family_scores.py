@@ -22,6 +22,7 @@ from ropeconv.proof.judgement import judge, judge_layer
 from ropeconv.proof.probe import Probe, make_probe
 from ropeconv.proof.projection import hidden_states, project, width_of
 from ropeconv.proof.scores import Form
+from ropeconv.proof.threads import one_thread
 from ropeconv.proof.verdict import LayerScores, Outcome, ScoreCheck
 from ropeconv.thinking.inventory import Inventory, WholeTensor
 from ropeconv.thinking.quantised import WEIGHTS
@@ -35,6 +36,7 @@ import triton  # after `ropeconv.kernels`, which chooses its backend
 MIN_CONTEXT = 4096  # positions of the probe where the config states none
 
 
+@one_thread()
 def check_family_scores(
     source: Form, target: Form, *, layers: Sequence[int], listen: Listener
 ) -> ScoreCheck:

@@ -20,6 +20,7 @@ from ropeconv.proof.distances import by_distance
 from ropeconv.proof.judgement import judge
 from ropeconv.proof.probe import Probe, make_probe
 from ropeconv.proof.projection import hidden_states, project
+from ropeconv.proof.threads import one_thread
 from ropeconv.proof.verdict import ByDistance, LayerScores, ScoreCheck
 from ropeconv.thinking.inventory import Inventory, WholeTensor
 from ropeconv.words.events import LayerDone, LayersPlanned, Listener, WorkDone
@@ -38,6 +39,7 @@ class Form:
     model: Model
 
 
+@one_thread()
 def check_scores(
     source: Form, target: Form, *, layers: Sequence[int], listen: Listener
 ) -> ScoreCheck:

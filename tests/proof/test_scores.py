@@ -21,6 +21,7 @@ from ropeconv.proof.comparison import Angles, compare_forms, make_angles
 from ropeconv.proof.judgement import judge
 from ropeconv.proof.probe import Probe, make_probe
 from ropeconv.proof.projection import hidden_states, project
+from ropeconv.proof.threads import one_thread
 from ropeconv.proof.verdict import Control, LayerScores
 from ropeconv.thinking.inventory import take_stock
 from ropeconv.words.errors import UsageError
@@ -285,6 +286,18 @@ def test_model_of_head_dim_2_is_inconclusive_as_a_whole(tmp_path: Path) -> None:
     assert verdict.exact.outcome is Outcome.SAME
     assert verdict.outcome is Outcome.INCONCLUSIVE
     assert verdict.exit_code == 3
+
+
+def test_threads_of_torch_are_as_many_after_a_check_as_before() -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        with pytest.raises(ZeroDivisionError), one_thread():
+            assert torch.get_num_threads() == 1
+            _ = 1 / 0
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_weights_of_nan_are_inconclusive_as_a_whole(converted: Callable[[str], Path]) -> None:
