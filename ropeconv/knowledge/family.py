@@ -89,7 +89,8 @@ class Family:
         bases: what `{base}` may be.
         needs: formulas that must be true of the config, each with the reason to refuse it if not.
         switch: the config's key that tells the runtime of interleaved rows; empty if there is none.
-        inner: the config's key under which a model of vision and language has its language model.
+        inner: where the config of a model of vision and language has its language model's: a key,
+            or several with dots between them.
         towers: its other parts.
         absent: what transformers takes for keys that the config under `inner` leaves out.
     """
@@ -176,7 +177,7 @@ class Tower:
     """A part beside the language model, for images or sound.
 
     Attributes:
-        key: of the config, under which the tower's own config lies.
+        key: of the config, under which the tower's own config lies; or several, with dots.
         bases: how its tensors begin, in the whole model.
         family: its table; None if no row of it is known to rotate.
         why: the reason, where there is no table.

@@ -16,6 +16,7 @@ from ropeconv.knowledge.families.towers import TOWERS
 from ropeconv.knowledge.families.unusual import UNUSUAL
 from ropeconv.knowledge.families.varied import VARIED
 from ropeconv.knowledge.family import Family
+from ropeconv.knowledge.formula import evaluate
 from ropeconv.words.errors import BrokenFile, Unsupported
 
 _LANGUAGE = (LLAMA, MISTRAL, *DENSE, *FUSED, *LATENT, *VARIED, *UNUSUAL)
@@ -53,7 +54,7 @@ def family_of(config: Mapping[str, Any], origin: str) -> Family:
     family = find_family(str(config.get("model_type")), origin)
     if not family.inner:
         return family
-    inner = config.get(family.inner) or config
+    inner = evaluate(family.inner, config) or config
     if not isinstance(inner, Mapping):
         raise BrokenFile(what=f"`{origin}` has a `{family.inner}` that is no object")
     flat = f"{family.name}_text"  # older files have the language model's keys at the top

@@ -159,6 +159,7 @@ SPECIAL: dict[str, dict[str, Any]] = {
     "recurrent_gemma": _PART,
     "mistral4": {**_LATENT, "head_dim": 12, "qk_nope_head_dim": 6},
     "hunyuan_vl_text": _SECTIONS,
+    "qwen2_5_omni_text": _SECTIONS,
     "paddleocr_vl_text": _SECTIONS,
     "persimmon": {"partial_rotary_factor": 0.6, "head_dim": LEFT_OUT},
     "phi": {"partial_rotary_factor": 0.6, "head_dim": LEFT_OUT, "qk_layernorm": True},

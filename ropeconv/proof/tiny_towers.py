@@ -137,6 +137,12 @@ KINDS = {
         inputs=_squares,
     ),
     "pixtral": Kind(model="PixtralVisionModel", inputs=_picture),
+    "qwen2_5_omni_vision_encoder": Kind(
+        model="Qwen2_5OmniVisionEncoder", inputs=_hidden, places=_MERGED
+    ),
+    "qwen3_omni_moe_vision_encoder": Kind(
+        model="Qwen3OmniMoeVisionEncoder", inputs=_hidden, places=_MERGED
+    ),
     "qwen2_5_vl_vision": Kind(
         model="Qwen2_5_VisionTransformerPretrainedModel", inputs=_hidden, places=_MERGED
     ),

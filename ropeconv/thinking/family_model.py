@@ -52,7 +52,9 @@ def _language(inventory: Inventory) -> Fields:
     """The fields of the language model."""
     origin, inner = inventory.checkpoint.claims.origin, inventory.family.inner
     config = Fields(origin=origin, values=parse_object(inventory.checkpoint.config, origin))
-    return (config.table(inner) or config) if inner else config
+    for key in inner.split(".") if inner else ():
+        config = config.table(key) or config
+    return config
 
 
 def for_runtime(plan: Plan, family: Family, layout: RopeLayout) -> Plan:
@@ -128,7 +130,9 @@ def switched(config: str, key: str, value: str, inner: str = "") -> str:
     pattern = re.compile(rf'("{re.escape(key)}"\s*:\s*)(?:true|false|null)')
     if pattern.search(config):
         return pattern.sub(rf"\g<1>{value}", config)
-    if opening := inner and re.search(rf'"{re.escape(inner)}"\s*:\s*\{{', config):
+    if opening := inner and re.search(
+        rf'"{re.escape(inner.rpartition(".")[2])}"\s*:\s*\{{', config
+    ):
         end = opening.end()
         return f'{config[:end]}\n    "{key}": {value},{config[end:]}'
     return re.sub(r"\s*\}\s*$", f',\n  "{key}": {value}\n}}\n', config)

@@ -80,7 +80,7 @@ def treat(
         NotSaid: a size that the config does not state.
     """
     config = parse_object(checkpoint.config, checkpoint.claims.origin)
-    inner = config.get(family.inner) if family.inner else None
+    inner = evaluate(family.inner, config) if family.inner else None
     names = config
     if isinstance(inner, dict):  # how weights are quantised is said of the whole
         quantised = {"quantization_config": config.get("quantization_config")}
@@ -131,7 +131,7 @@ def treat(
 
 
 def _table_of(tower: Tower, config: Mapping[str, Any], origin: str) -> _Table:
-    found = config.get(tower.key)
+    found = evaluate(tower.key, config)
     names = found if isinstance(found, dict) else {}
     assert tower.family is not None
     return _Table(
@@ -153,7 +153,7 @@ def declared_layout(
     """
     if not family.switch:
         return family.layout
-    inner = config.get(family.inner) if family.inner else None
+    inner = evaluate(family.inner, config) if family.inner else None
     own = inner if isinstance(inner, dict) else config
     declared = HALF_SPLIT if own.get(family.switch) is False else INTERLEAVED
     if stamp is not None and stamp != declared:

@@ -93,10 +93,15 @@ UNMADE = {
     "gemma4_unified_assistant": "it reads the keys of the model that it assists",
     "kimi_k25": "transformers 5.23 writes its text under names that it does not read",
     "kimi_vl": "its code comes with the checkpoint",
+    "qwen2_5_omni": "five models in one; what thinks in it is made by itself",
+    "qwen3_omni_moe": "five models in one; what thinks in it is made by itself",
 }
 MADE = tuple(family.name for family in COMPOSITE if family.name not in UNMADE)
-TOWERS = re.compile("(vision|image|audio|video)_(tower|model|encoder)|visual[.]")
-QUERIES_AND_KEYS = re.compile("[.](q_proj|k_proj|wq|wk|qkv|q_norm|k_norm)[.]")
+TOWERS = {
+    Part.VISION: re.compile("(vision|image|video)_(tower|model|encoder)|visual[.]|vit[.]"),
+    Part.AUDIO: re.compile("audio_(tower|model|encoder)"),
+}
+QUERIES_AND_KEYS = re.compile("[.](q_proj|k_proj|wq|wk|qkv|q|k|q_norm|k_norm)[.]")
 AUTO = ("AutoModelForImageTextToText", "AutoModelForMultimodalLM", "AutoModelForSpeechSeq2Seq")
 
 
@@ -193,7 +198,7 @@ def test_text_when_moved_then_whole_computes_the_same_and_towers_stay(
 
     changed = _changed(tmp_path / "source", tmp_path / "moved")
     assert changed == _rotary(inventory, Part.TEXT)
-    assert not [key for key in changed if TOWERS.search(key)]
+    assert not [key for key in changed if any(names.search(key) for names in TOWERS.values())]
 
     for tower in inventory.family.towers:
         if tower.family is not None:
@@ -204,7 +209,8 @@ def _check_tower(folder: Path, tower: Tower, other: RopeLayout) -> None:
     """All queries and keys of the tower move, as its names say, and nothing else."""
     relayout(folder / "source", folder / "tower", other, parts=[tower.part])
     names = load_file(folder / "source" / "model.safetensors")
-    expected = {key for key in names if TOWERS.search(key) and QUERIES_AND_KEYS.search(key)}
+    own = TOWERS[tower.part]
+    expected = {key for key in names if own.search(key) and QUERIES_AND_KEYS.search(key)}
     assert expected
     assert _changed(folder / "source", folder / "tower") == expected
     assert hf.discover(folder / "tower").stamp is None
@@ -268,11 +274,14 @@ def test_tower_of_kimis_files_when_moved_then_rows_are_those_that_transformers_l
     assert _changed(tmp_path / "source", tmp_path / "tower") == expected
 
 
-# wrappers that are not made here: their text, and how its tensors begin inside
+# wrappers that are not made here: their text, how its tensors begin inside, and where its config is
+_OMNI = ("thinker.model.", "thinker.lm_head.", "thinker_config.text_config")
 BY_HAND = {
-    "gemma3n": ("gemma3n_text", "model.language_model.", "lm_head."),
-    "kimi_k25": ("deepseek_v3", "language_model.model.", "language_model.lm_head."),
-    "kimi_vl": ("deepseek_v3", "language_model.model.", "language_model.lm_head."),
+    "gemma3n": ("gemma3n_text", "model.language_model.", "lm_head.", "text_config"),
+    "kimi_k25": ("deepseek_v3", "language_model.model.", "language_model.lm_head.", "text_config"),
+    "qwen2_5_omni": ("qwen2_5_omni_text", *_OMNI),
+    "qwen3_omni_moe": ("qwen3_omni_moe_text", *_OMNI),
+    "kimi_vl": ("deepseek_v3", "language_model.model.", "language_model.lm_head.", "text_config"),
 }
 
 
@@ -281,16 +290,24 @@ def test_wrapper_when_made_by_hand_then_its_text_moves_as_the_text_alone(
     tmp_path: Path, name: str
 ) -> None:
     """The text alone is run in the other layout by `test_relayout`; here only names differ."""
-    text, inside, head = BY_HAND[name]
+    text, inside, head, path = BY_HAND[name]
     random_model(text, {}).save_pretrained(tmp_path / "alone")
     config = json.loads((tmp_path / "alone" / "config.json").read_text())
     tensors = load_file(tmp_path / "alone" / "model.safetensors")
-    names = {key: re.sub("^lm_head[.]", head, re.sub("^model[.]", inside, key)) for key in tensors}
+    names = {
+        key: head + key.removeprefix("lm_head.")
+        if key.startswith("lm_head.")
+        else inside + key.removeprefix("model.")
+        for key in tensors
+    }
     named = {names[key]: tensor for key, tensor in tensors.items()}
     (tmp_path / "whole").mkdir()
-    towers = {"model.vision_tower.blocks.0.attn.q_proj.weight": torch.ones(4, 2)}
+    at = "thinker.visual" if "omni" in name else "model.vision_tower"
+    towers = {f"{at}.blocks.0.attn.q_proj.weight": torch.ones(4, 2)}
     save_file({**named, **towers}, tmp_path / "whole" / "model.safetensors", {"format": "pt"})
-    whole = {"model_type": name, "text_config": config, "vision_config": {}}
+    for key in reversed(path.split(".")):
+        config = {key: config}
+    whole = {"model_type": name, **config}
     (tmp_path / "whole" / "config.json").write_text(json.dumps(whole))
     for at in ("alone", "whole"):
         relayout(tmp_path / at, tmp_path / f"{at} moved", other_layout(text))

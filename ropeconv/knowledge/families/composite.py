@@ -15,6 +15,7 @@ from ropeconv.knowledge.families.refused import REFUSED
 from ropeconv.knowledge.families.sparse import ABSENT
 from ropeconv.knowledge.families.towers import BY_TYPE
 from ropeconv.knowledge.family import Family, Tower
+from ropeconv.knowledge.formula import evaluate
 from ropeconv.words.layout import HALF_SPLIT
 from ropeconv.words.parts import Part
 
@@ -117,9 +118,11 @@ _WRAPPERS = (
     ("paddleocr_vl", "PaddleOCR-VL", "paddleocr_vl_vision", ""),
     ("paligemma", "PaliGemma", "any", ""),
     ("qwen2_audio", "Qwen 2 Audio", "", "any"),
+    ("qwen2_5_omni_thinker", "Qwen 2.5 Omni, thinker", "qwen2_5_omni_vision_encoder", "any"),
     ("qwen2_vl", "Qwen 2 VL", "qwen2_vl_vision", ""),
     ("qwen2_5_vl", "Qwen 2.5 VL", "qwen2_5_vl_vision", ""),
     ("qwen3_asr", "Qwen 3 ASR", "", "any"),
+    ("qwen3_omni_moe_thinker", "Qwen 3 Omni, thinker", "qwen3_omni_moe_vision_encoder", "any"),
     ("qwen3_vl", "Qwen 3 VL", "qwen3_vl_vision", ""),
     ("qwen3_vl_moe", "Qwen 3 VL MoE", "qwen3_vl_moe_vision", ""),
     ("qwen3_5", "Qwen 3.5", "qwen3_5_vision", ""),
@@ -143,22 +146,50 @@ def _tower(part: Part, model_type: str) -> Tower:
     )
 
 
-COMPOSITE = tuple(
-    Family(
+def _omni(name: str, title: str, vision: str) -> Family:
+    """A model that listens, looks and speaks: what thinks in it is a wrapper like the others."""
+    return Family(
         name=name,
         title=title,
-        layout=HALF_SPLIT,  # replaced by the language model's
+        layout=HALF_SPLIT,
         rules=(),
-        stays=_STAYS,
-        bases=_BASES,
-        inner="text_config",
+        stays=(
+            ("thinker.{visual,audio_tower}.*", "a tower, which keeps its own layout"),
+            ("{talker,token2wav,code2wav}.*", "speaks: models of their own, which keep theirs"),
+            ("thinker.lm_head.weight", "the output is not rotated"),
+        ),
+        bases=("thinker.model.",),
+        inner="thinker_config.text_config",
         towers=tuple(
-            _tower(part, model_type)
-            for part, model_type in ((Part.VISION, vision), (Part.AUDIO, audio))
-            if model_type
+            Tower(part=part, key=f"thinker_config.{key}", bases=(f"thinker.{at}.",), family=family)
+            for part, key, at, family in (
+                (Part.VISION, "vision_config", "visual", BY_TYPE[vision]),
+                (Part.AUDIO, "audio_config", "audio_tower", None),
+            )
         ),
     )
-    for name, title, vision, audio in _WRAPPERS
+
+
+COMPOSITE = (
+    *(
+        Family(
+            name=name,
+            title=title,
+            layout=HALF_SPLIT,  # replaced by the language model's
+            rules=(),
+            stays=_STAYS,
+            bases=_BASES,
+            inner="text_config",
+            towers=tuple(
+                _tower(part, model_type)
+                for part, model_type in ((Part.VISION, vision), (Part.AUDIO, audio))
+                if model_type
+            ),
+        )
+        for name, title, vision, audio in _WRAPPERS
+    ),
+    _omni("qwen2_5_omni", "Qwen 2.5 Omni", "qwen2_5_omni_vision_encoder"),
+    _omni("qwen3_omni_moe", "Qwen 3 Omni", "qwen3_omni_moe_vision_encoder"),
 )
 
 
@@ -180,7 +211,7 @@ def joined(outer: Family, language: Family, config: Mapping[str, Any]) -> Family
 def _found(tower: Tower, config: Mapping[str, Any]) -> Tower:
     """The tower with its table, by its own model type where the whole may have several."""
     if tower.family is None:
-        own = config.get(tower.key)
+        own = evaluate(tower.key, config)
         model_type = own.get("model_type") if isinstance(own, Mapping) else None
         family = BY_TYPE.get(str(model_type))
         if family is None:

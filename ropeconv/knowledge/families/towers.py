@@ -51,7 +51,7 @@ def _tower(
 
 def _outside(layer: str, attention: str, *further: str) -> tuple[tuple[str, str], ...]:
     """What no rotation touches in a tower."""
-    inner = ("v_proj", "o_proj", "out_proj", "proj", "wv", "wo")
+    inner = ("v_proj", "o_proj", "out_proj", "proj", "wv", "wo", "v")
     return (
         (layer + attention + f"{{{','.join(inner)}}}" + _ENDS, "values are not rotated"),
         (layer + "{mlp,feed_forward}.*", "outside the attention"),
@@ -75,7 +75,7 @@ def _joined(name: str, title: str, sizes: Mapping[str, str], *, norms: bool = Fa
         _outside(
             _BLOCK,
             "attn.",
-            "{base}{patch_embed,pos_embed,embeddings,merger,deepstack_merger_list}.*",
+            "{base}{patch_embed,pos_embed,embeddings,merger,merger_list,deepstack_merger_list}.*",
             "{base}{post_conv_layernorm,downsample,post_layernorm,ln}.{weight,bias}",
         ),
         sizes,
@@ -118,6 +118,18 @@ TOWERS = (
         "exaone4_5_vision",
         "EXAONE 4.5, vision",
         _depth("hidden_size or 3584", 16, 32, K="num_key_value_heads or 8"),
+    ),
+    _joined(
+        "qwen3_omni_moe_vision_encoder",
+        "Qwen 3 Omni, vision",
+        _QWEN3,
+    ),
+    _tower(
+        "qwen2_5_omni_vision_encoder",
+        "Qwen 2.5 Omni, vision",
+        heads(_BLOCK + "attn.", "q", "k"),
+        _outside(_BLOCK, "attn.", "{base}{patch_embed,merger}.*"),
+        _depth("hidden_size or 3584", 16, 32),
     ),
     _tower(
         "pixtral",
