@@ -7,6 +7,7 @@ is written to. Elsewhere bytes are moved.
 from __future__ import annotations
 
 import os
+import secrets
 import struct
 import sys
 from pathlib import Path
@@ -19,7 +20,8 @@ if sys.platform == "linux":
     import fcntl
 
 CLONE_RANGE = 0x4020940D  # FICLONERANGE of linux/fs.h
-PROBE = "probe"  # a file that is shared to see whether sharing works
+PROBE = ".ropeconv-probe-"  # begins the name of a file that is shared to see whether sharing works
+NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | BINARY
 
 
 def can_share(plan: Plan, folder: Path) -> bool:
@@ -27,12 +29,17 @@ def can_share(plan: Plan, folder: Path) -> bool:
     clones = [clone for clone in plan.clones if clone.nbytes]
     if sys.platform != "linux" or not clones:
         return False
-    probe = folder / PROBE
+    probe = folder / f"{PROBE}{secrets.token_hex(8)}"
     try:
-        share(clones[0], plan.source.path(clones[0].source_file), probe)
+        writer = os.open(probe, NEW, 0o600)
+    except OSError:
+        return False
+    try:
+        _clone(clones[0], plan.source.path(clones[0].source_file), writer)
     except OSError:
         return False
     finally:
+        os.close(writer)
         probe.unlink(missing_ok=True)
     return True
 
@@ -51,16 +58,20 @@ def share(clone: Clone, source: Path, target: Path) -> None:
     Raises:
         OSError: the file system cannot, or the files lie on two of them.
     """
+    writer = os.open(target, os.O_RDWR | os.O_CREAT | BINARY, 0o666)
+    try:
+        _clone(clone, source, writer)
+    finally:
+        os.close(writer)
+
+
+def _clone(clone: Clone, source: Path, writer: int) -> None:
     if sys.platform != "linux":
         raise OSError("this system cannot share blocks between files")
     reader = os.open(source, os.O_RDONLY | BINARY)
     try:
-        writer = os.open(target, os.O_RDWR | os.O_CREAT | BINARY, 0o666)
-        try:
-            # 0 for "to the end of the file": its last block may be a part of one
-            places = struct.pack("qQQQ", reader, clone.source_offset, 0, clone.target_offset)
-            fcntl.ioctl(writer, CLONE_RANGE, places)
-        finally:
-            os.close(writer)
+        # 0 for "to the end of the file": its last block may be a part of one
+        places = struct.pack("qQQQ", reader, clone.source_offset, 0, clone.target_offset)
+        fcntl.ioctl(writer, CLONE_RANGE, places)
     finally:
         os.close(reader)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from ropeconv.moving import resources
+from ropeconv.moving import resources, sharing
 from ropeconv.moving.effort import Effort, Io
 from ropeconv.moving.execute import all_blocks
 from ropeconv.moving.resources import memory_nbytes, settle
@@ -117,8 +117,37 @@ def test_file_system_without_sharing_is_noticed_and_left_clean(tmp_path: Path) -
     if not shared_memory.is_dir():
         pytest.skip("no /dev/shm: a folder on another file system")
 
+    before = set(shared_memory.glob(".ropeconv-probe-*"))
     assert not can_share(plan, shared_memory)
-    assert not (shared_memory / "probe").exists()
+    assert set(shared_memory.glob(".ropeconv-probe-*")) == before
+
+
+@pytest.mark.parametrize("guessed", [True, False])
+@pytest.mark.parametrize("kind", ["file", "link", "folder"])
+def test_look_for_sharing_leaves_what_lies_there_alone(
+    kind: str, guessed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Under the plain name, and under the very name of the probe if that could be guessed."""
+    source = make_hf(tmp_path / "half")
+    precious = tmp_path / "precious"
+    precious.write_text("years of work")
+    folder = tmp_path / "there"
+    folder.mkdir()
+    if guessed:
+        monkeypatch.setattr(sharing.secrets, "token_hex", lambda _: "1")
+    probe = folder / (".ropeconv-probe-1" if guessed else "probe")
+    if kind == "file":
+        probe.write_text("years of work")
+    elif kind == "link":
+        probe.symlink_to(precious)
+    else:
+        probe.mkdir()
+    relayout(source, folder / "new", INTERLEAVED, dry_run=True)
+
+    assert list(folder.iterdir()) == [probe]
+    assert precious.read_text() == "years of work"
+    assert probe.is_symlink() == (kind == "link")
+    assert probe.is_dir() or probe.read_text() == "years of work"
 
 
 @pytest.mark.parametrize("io", ["buffered", "direct"])
