@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import json
 import shutil
 from collections.abc import Callable
@@ -89,7 +91,13 @@ def deep(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def growth(work: Callable[[], object]) -> int:
-    """Bytes by which this process was larger at its peak than when the work began."""
+    """Bytes by which this process was larger at its peak than when the work began.
+
+    What earlier tests left to the allocator goes back first: work that is done in it would be
+    invisible.
+    """
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)
     Path("/proc/self/clear_refs").write_text("5")  # the peak is forgotten
     before = _resident("VmRSS")
     work()
@@ -109,8 +117,8 @@ def test_memory_holds_one_layer_whatever_the_depth(deep: Path) -> None:
     large = growth(lambda: at_once(deep, torch.float32))
 
     assert all_layers == 96 * MB
-    assert small < 24 * MB
-    assert large > 72 * MB  # the control: the whole model is seen
+    assert small < all_layers / 2  # 5 to 22 MB: what is dropped goes back to the system in its time
+    assert large > all_layers  # the control: the whole model is seen, and what it is read from
 
 
 def logits_of(target: Path, source: Path) -> ropeconv.Verdict:
