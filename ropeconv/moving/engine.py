@@ -92,6 +92,6 @@ def interrupted() -> Interrupted:
     """The error for a run that was asked to stop."""
     return Interrupted(
         what="stopped before the end",
-        why="what is finished is kept in a hidden folder beside the target",
+        why="what was written, if anything, is kept in a hidden folder beside the target",
         fix="run the same command again to go on; `Handling(restart=True)` begins afresh",
     )

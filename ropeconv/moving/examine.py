@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from ropeconv.formats.checkpoint import Checkpoint, KeptTensor
 from ropeconv.knowledge.family import Split
 from ropeconv.moving.effort import default_jobs
-from ropeconv.moving.engine import run_blocks
+from ropeconv.moving.engine import interrupted, run_blocks
 from ropeconv.moving.files import read_into, read_span
 from ropeconv.thinking.evidence import Evidence, to_floats
 from ropeconv.thinking.inventory import Inventory, Piece, WholeTensor
@@ -21,21 +21,24 @@ MAX_KEPT_NBYTES = 1 << 16  # a table of frequencies has at most a few hundred by
 MAX_DRIFT = 2e-2  # largest seen between ranks of a released model: 1e-2, norms of Llama 3 70B
 
 
-def examine(inventory: Inventory, *, allow_drift: bool) -> Evidence:
+def examine(
+    inventory: Inventory, *, allow_drift: bool, stop: threading.Event | None = None
+) -> Evidence:
     """The facts that only bytes can tell.
 
     Raises:
+        Interrupted: stop was set while bytes were compared.
         Contradiction: copies that must be equal are not, or a tie that is claimed and not there.
         IncompleteSource: there is no output, and nothing says that it is tied.
     """
     return Evidence(
-        tied=_is_tied(inventory),
+        tied=_is_tied(inventory, stop),
         kept=_kept(inventory),
-        notes=_compare_copies(inventory, allow_drift=allow_drift),
+        notes=_compare_copies(inventory, stop, allow_drift=allow_drift),
     )
 
 
-def _is_tied(inventory: Inventory) -> bool:
+def _is_tied(inventory: Inventory, stop: threading.Event | None) -> bool:
     checkpoint = inventory.checkpoint
     claimed = checkpoint.claims.tied
     output = inventory.find("lm_head.weight")
@@ -50,7 +53,7 @@ def _is_tied(inventory: Inventory) -> bool:
     if claimed is False:
         return False  # equal bytes would change nothing, and comparing may take a whole embedding
     embedding = inventory.tensors[0]
-    equal = embedding.dtype == output.dtype and _same_bytes(checkpoint, embedding, output)
+    equal = embedding.dtype == output.dtype and _same_bytes(checkpoint, embedding, output, stop)
     if claimed and not equal:
         raise Contradiction(
             what="the output differs from the embedding",
@@ -61,7 +64,9 @@ def _is_tied(inventory: Inventory) -> bool:
     return equal
 
 
-def _same_bytes(checkpoint: Checkpoint, one: WholeTensor, other: WholeTensor) -> bool:
+def _same_bytes(
+    checkpoint: Checkpoint, one: WholeTensor, other: WholeTensor, stop: threading.Event | None
+) -> bool:
     """Whether two equal-shaped tensors hold the same bytes; stops soon after a difference.
 
     In threads: models that tie a large embedding store a gigabyte and more twice.
@@ -75,6 +80,7 @@ def _same_bytes(checkpoint: Checkpoint, one: WholeTensor, other: WholeTensor) ->
         lambda: _Comparer(checkpoint, one, other, step * one.row_nbytes, differs),
         jobs=default_jobs(),
         listen=nobody,
+        stop=stop,
     )
     return not differs.is_set()
 
@@ -154,12 +160,14 @@ def _kept(inventory: Inventory) -> tuple[KeptTensor, ...]:
     return tuple(kept)
 
 
-def _compare_copies(inventory: Inventory, *, allow_drift: bool) -> tuple[Note, ...]:
+def _compare_copies(
+    inventory: Inventory, stop: threading.Event | None, *, allow_drift: bool
+) -> tuple[Note, ...]:
     worst, where = 0.0, ""
     for tensor in inventory.tensors:
         for copy in tensor.copies:
             original = next(p for p in tensor.pieces if p.first_row == copy.first_row)
-            if _equal_pieces(inventory.checkpoint, original, copy):
+            if _equal_pieces(inventory.checkpoint, original, copy, stop):
                 continue
             if tensor.rule.split is not Split.REPLICATED:
                 raise Contradiction(
@@ -182,8 +190,12 @@ def _compare_copies(inventory: Inventory, *, allow_drift: bool) -> tuple[Note, .
     return (Note(kind="drift", text=text),)
 
 
-def _equal_pieces(checkpoint: Checkpoint, one: Piece, other: Piece) -> bool:
+def _equal_pieces(
+    checkpoint: Checkpoint, one: Piece, other: Piece, stop: threading.Event | None
+) -> bool:
     for begin in range(0, one.nbytes, CHUNK_NBYTES):
+        if stop is not None and stop.is_set():
+            raise interrupted()
         nbytes = min(CHUNK_NBYTES, one.nbytes - begin)
         chunks = [
             read_span(checkpoint.path(piece.file), piece.offset + begin, nbytes)

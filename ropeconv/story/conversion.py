@@ -113,6 +113,7 @@ def plan_conversion(
     *,
     said: Said | None = None,
     allow_drift: bool = False,
+    stop: Event | None = None,
 ) -> Plan:
     """Discover the source, examine what the plan depends on, and decide everything.
 
@@ -120,7 +121,7 @@ def plan_conversion(
     """
     checkpoint = _discover(source, options)
     inventory = take_stock(checkpoint)
-    evidence = examine(inventory, allow_drift=allow_drift)
+    evidence = examine(inventory, allow_drift=allow_drift, stop=stop)
     model, inferred = state_model(inventory, evidence, said or Said())
     notes = [*inventory.notes, *evidence.notes, *inferred, *left_out(inventory)]
     if isinstance(options, HfOptions):
@@ -194,7 +195,7 @@ def convert(
     source, target = Path(source), Path(target)
     handling = handling or Handling()
     check_target(target, source, overwrite=handling.overwrite)
-    plan = plan_conversion(source, options, said=said, allow_drift=allow_drift)
+    plan = plan_conversion(source, options, said=said, allow_drift=allow_drift, stop=stop)
     effort = settle(plan, effort or Effort(jobs=default_jobs()))
     return carry_out(
         plan,

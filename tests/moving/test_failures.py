@@ -5,16 +5,17 @@ from __future__ import annotations
 import errno
 import os
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from ropeconv.moving import resources
-from ropeconv.moving.effort import Effort, Io
+from ropeconv.moving import examine, resources
+from ropeconv.moving.effort import Effort, Io, default_jobs
 from ropeconv.moving.staging import Staging
-from ropeconv.story.conversion import ConversionReport, Handling, MetaOptions, convert
+from ropeconv.story.conversion import ConversionReport, Handling, HfOptions, MetaOptions, convert
 from ropeconv.words.errors import (
     AnotherRun,
     Interrupted,
@@ -26,7 +27,7 @@ from ropeconv.words.errors import (
     TargetExists,
 )
 from ropeconv.words.events import BytesDone, Event, WorkPlanned
-from tests.moving.cases import digests, make_hf
+from tests.moving.cases import LARGER, digests, make_hf
 
 SMALL = Effort(jobs=2, block_nbytes=4096, io=Io.BUFFERED)
 
@@ -79,6 +80,41 @@ def test_stop_ends_the_run_and_the_same_command_goes_on(source: Path, target: Pa
 
     assert 0 < planned[0].done_nbytes < planned[0].total_nbytes
     assert digests(target) == digests(target.with_name("whole"))
+
+
+@pytest.mark.parametrize("dry_run", [False, True])
+@pytest.mark.parametrize("compared", ["embeddings", "copies"])
+def test_stop_ends_the_comparison_of_what_must_be_equal(
+    compared: str, dry_run: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before anything is planned: of tied embeddings, and of key heads that two ranks both have."""
+    hf, meta = make_hf(tmp_path / "hf", LARGER), tmp_path / "meta"
+    convert(hf, meta, MetaOptions(num_ranks=4 if compared == "copies" else 1), effort=SMALL)
+    stop = threading.Event()
+    reads = []
+
+    def read(path: Path, view: memoryview | int, count: int) -> bytes:
+        """Everything is zero, slowly; asked to stop in the first read."""
+        reads.append(path)
+        stop.set()
+        time.sleep(0.01)
+        nbytes = len(view) if isinstance(view, memoryview) else count
+        if isinstance(view, memoryview):
+            view[:] = bytes(nbytes)
+        return bytes(nbytes)
+
+    monkeypatch.setattr(examine, "CHUNK_NBYTES", 512)
+    monkeypatch.setattr(examine, "read_into", read)
+    if compared == "copies":
+        monkeypatch.setattr(examine, "_is_tied", lambda *_: False)
+        monkeypatch.setattr(examine, "_kept", lambda _: ())
+        monkeypatch.setattr(examine, "read_span", read)
+    with pytest.raises(Interrupted) as stopped:
+        convert(meta, tmp_path / "back", HfOptions(), dry_run=dry_run, stop=stop)
+
+    assert stopped.value.exit_code == 130
+    assert 0 < len(reads) <= 2 * default_jobs()
+    assert not Staging(tmp_path / "back").folder.exists()
 
 
 def test_another_plan_is_refused_until_restart(source: Path, target: Path) -> None:
