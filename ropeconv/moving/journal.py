@@ -110,20 +110,29 @@ class Journal:
 
 def read_heading(path: Path) -> Heading | None:
     """The heading of a journal; None if there is none, or none that this version wrote."""
-    try:
-        with path.open("rb") as lines:
-            first = lines.readline(1 << 16)
-    except OSError:
-        return None
-    try:
-        found = json.loads(first)
-    except ValueError:
-        return None
-    match found:
+    match _first_line(path):
         case {"schema": 1, "key": str(key), "block_nbytes": int(nbytes), "boot": str(boot)}:
             return Heading(key=key, block_nbytes=nbytes, boot=boot)
         case _:
             return None
+
+
+def is_in_place(path: Path) -> bool:
+    """Whether a journal is that of a rewrite in place: its heading keeps the old stamps."""
+    match _first_line(path):
+        case {"stamps": _}:
+            return True
+        case _:
+            return False
+
+
+def _first_line(path: Path) -> object:
+    """What a journal's first line says; None if there is no journal, or it says nothing."""
+    try:
+        with path.open("rb") as lines:
+            return json.loads(lines.readline(1 << 24))  # in place it names every file
+    except (OSError, ValueError):
+        return None
 
 
 def this_boot() -> str:

@@ -17,7 +17,14 @@ from typing import Self
 from ropeconv.formats.checkpoint import reason
 from ropeconv.moving.effort import Effort
 from ropeconv.moving.files import BINARY, flush
-from ropeconv.moving.journal import JOURNAL, Heading, Journal, read_heading, this_boot
+from ropeconv.moving.journal import (
+    JOURNAL,
+    Heading,
+    Journal,
+    is_in_place,
+    read_heading,
+    this_boot,
+)
 from ropeconv.moving.lock import TargetLock
 from ropeconv.words.errors import AnotherRun, NoRoom, TargetError
 
@@ -120,10 +127,18 @@ class Staging:
             The effort to work with: blocks are cut as the journal says.
 
         Raises:
-            AnotherRun: an interrupted run of another plan lies there.
+            AnotherRun: an interrupted run of another plan lies there, or one in place.
             NoRoom: the disk is full.
         """
         heading = None if restart else read_heading(self.folder / JOURNAL)
+        if not restart and heading is None and is_in_place(self.folder / JOURNAL):
+            raise AnotherRun(
+                what=f"`{self.target}` is in the middle of a conversion in place",
+                why="its rows are partly in one layout, partly in the other, and only what lies in"
+                f" `{self.folder}` can finish or undo that",
+                fix="repeat that command first; `Handling(restart=True)` throws its work away, and"
+                " with it what was there",
+            )
         boot = "" if effort.sync else this_boot()
         if heading is not None and heading.key != key:
             raise AnotherRun(
@@ -205,19 +220,22 @@ class Staging:
                 flush(self.target.parent)
             self._let_go(remove=True)
         except OSError as error:
-            raise TargetError(
-                what=f"cannot finish `{self.target}`",
-                why=reason(error),
-                fix="set this right, then run the same command again: what is written is kept",
-            ) from error
+            raise _cannot_finish(self.target, error) from error
 
     def put_in_place(self, name: str, text: str) -> None:
-        """Put one text into the target, which is there already, whole or not at all."""
+        """Put one text into the target, which is there already, whole or not at all.
+
+        Raises:
+            TargetError: the target or the hidden folder cannot be written.
+        """
         fresh = self.folder / name
-        fresh.write_text(text, encoding="utf-8", newline="\n")
-        flush(fresh)
-        fresh.replace(self.target / name)
-        flush(self.target)
+        try:
+            fresh.write_text(text, encoding="utf-8", newline="\n")
+            flush(fresh)
+            fresh.replace(self.target / name)
+            flush(self.target)
+        except OSError as error:
+            raise _cannot_finish(self.target / name, error) from error
 
     def _flush_all(self, *, sync: bool) -> None:
         if sync:
@@ -243,4 +261,12 @@ def _cannot_make(folder: Path, error: OSError) -> TargetError:
         what=f"cannot make `{folder}`",
         why=reason(error),
         fix="choose a folder that you may write to",
+    )
+
+
+def _cannot_finish(path: Path, error: OSError) -> TargetError:
+    return TargetError(
+        what=f"cannot finish `{path}`",
+        why=reason(error),
+        fix="set this right, then run the same command again: what is written is kept",
     )

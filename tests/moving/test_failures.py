@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import threading
 import time
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from ropeconv.moving import examine, resources
 from ropeconv.moving.effort import Effort, Io, default_jobs
 from ropeconv.moving.staging import Staging
 from ropeconv.story.conversion import ConversionReport, Handling, HfOptions, MetaOptions, convert
+from ropeconv.story.relayout import relayout_in_place
 from ropeconv.words.errors import (
     AnotherRun,
     Interrupted,
@@ -27,6 +29,7 @@ from ropeconv.words.errors import (
     TargetExists,
 )
 from ropeconv.words.events import BytesDone, Event, WorkPlanned
+from ropeconv.words.layout import INTERLEAVED
 from tests.moving.cases import LARGER, digests, make_hf
 
 SMALL = Effort(jobs=2, block_nbytes=4096, io=Io.BUFFERED)
@@ -131,6 +134,57 @@ def test_another_plan_is_refused_until_restart(source: Path, target: Path) -> No
     convert(source, target, MetaOptions(num_ranks=2), effort=SMALL, handling=restart)
 
     assert (target / "consolidated.01.pth").exists()
+
+
+def test_overwrite_of_what_is_half_rewritten_in_place_is_refused_until_restart(
+    source: Path, tmp_path: Path
+) -> None:
+    """The undo file and its journal are all that can finish the old target."""
+    old = make_hf(tmp_path / "old", seed=2)
+    shutil.copytree(old, tmp_path / "whole")
+    relayout_in_place(tmp_path / "whole", INTERLEAVED, block_nbytes=512)
+    stop = threading.Event()
+    with pytest.raises(Interrupted):
+        relayout_in_place(
+            old, INTERLEAVED, block_nbytes=512, listen=at_block(3, stop.set), stop=stop
+        )
+    held = digests(Staging(old).folder)
+
+    with pytest.raises(AnotherRun, match="in the middle of a conversion in place") as refused:
+        to_meta(source, old, handling=Handling(overwrite=True))
+    assert "`Handling(restart=True)`" in refused.value.fix
+    assert digests(Staging(old).folder) == held
+
+    again = shutil.copytree(old, tmp_path / "again")
+    shutil.copytree(Staging(old).folder, Staging(again).folder)
+    relayout_in_place(again, INTERLEAVED, block_nbytes=512)
+
+    assert digests(again) == digests(tmp_path / "whole")
+
+    to_meta(source, old, handling=Handling(overwrite=True, restart=True))
+
+    assert (old / "consolidated.00.pth").exists()
+    assert not Staging(old).folder.exists()
+
+
+@pytest.mark.parametrize("broken", ["write_text", "replace"])
+def test_manifest_that_cannot_be_put_in_place_is_an_error_of_the_target(
+    broken: str, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Path, broken, fail)
+    with (
+        Staging(source) as staging,
+        pytest.raises(TargetError, match=r"cannot finish `.*ropeconv\.json`") as refused,
+    ):
+        staging.put_in_place("ropeconv.json", "{}")
+    error = refused.value
+
+    assert error.exit_code == 6
+    assert "space left" in error.why
+    assert "run the same command again" in error.fix
 
 
 def test_source_that_changed_between_two_runs_is_another_plan(source: Path, target: Path) -> None:
