@@ -63,18 +63,18 @@ def discover(root: Path, stamps: Mapping[str, str] | None = None) -> Checkpoint:
     weights = sorted(set(weight_map.values())) if weight_map else _unindexed(root, names)
     files = [look_at(root, name) for name in weights]
     tensors: list[StoredTensor] = []
-    metadata: list[tuple[str, str]] = []
+    metadata: dict[str, tuple[tuple[str, str], ...]] = {}
     for number, file in enumerate(files):
         header = read_header(root, file.name, number)
         tensors += header.tensors
-        metadata += header.metadata
+        metadata[file.name] = header.metadata
     _check_index(root, weight_map, weights, tensors)
     side, left_out = sort_side_files(
         root, [name for name in names if name not in {*weights, INDEX}]
     )
     text = read_text(root / CONFIG)
     if stamps is None:
-        stamps = collect_stamps(root, metadata, weights)
+        stamps = collect_stamps(root, metadata)
     layouts = {part: read_stamp(stamps.get(stamp_key(part)), str(root)) for part in Part}
     return Checkpoint(
         root=root,

@@ -178,19 +178,19 @@ def new_safetensors(tensors: Sequence[NewTensor], metadata: Mapping[str, str]) -
     )
 
 
-def restamped_header(header: Header, data_start: int, stamps: Mapping[str, str]) -> bytes:
-    """A file's first bytes with entries of its metadata set, and its tensors as they were.
+def restamped_header(header: Header, data_start: int, metadata: Mapping[str, str]) -> bytes:
+    """A file's first bytes with other metadata, and its tensors as they were.
 
     Args:
         header: as it was read.
         data_start: where the data begins in the file as it is.
-        stamps: the entries to set.
+        metadata: all of it.
 
     Returns:
         Bytes that end where the data begins: at data_start if they fit, else whole pages later, so
         that data keeps its place within a page.
     """
-    entries: dict[str, object] = {"__metadata__": dict(header.metadata) | dict(stamps)}
+    entries: dict[str, object] = {"__metadata__": dict(metadata)} if metadata else {}
     for tensor in header.tensors:
         begin = tensor.offset - data_start
         entries[tensor.name] = {

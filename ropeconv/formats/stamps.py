@@ -7,8 +7,9 @@ the stamp, with sums of some of the rewritten rows: a manifest can outlive its w
 
 from __future__ import annotations
 
+import re
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +28,7 @@ from ropeconv.words.parts import Part
 UNFINISHED = "unfinished"  # the stamp of a file whose rows are being rewritten where they lie
 STAMP_KEY = "ropeconv.layout"  # in safetensors metadata; a record of the same name in a .pth
 MAX_SAMPLE_NBYTES = 1 << 10
+HEXADECIMAL = re.compile("[0-9a-f]{8}")  # of fixed width, so that a manifest's size is known
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +62,8 @@ def read_stamp(found: str | None, origin: str) -> RopeLayout | None:
         raise IncompleteSource(
             what=f"`{origin}` is in the middle of a conversion in place",
             why="its rows are partly in one layout, partly in the other",
-            fix="repeat the command that was interrupted: it goes on where it stopped",
+            fix="repeat the command that was interrupted, with the folder where it was then: its"
+            " journal lies beside it",
         )
     if found not in LAYOUTS:
         raise Unsupported(
@@ -71,30 +74,46 @@ def read_stamp(found: str | None, origin: str) -> RopeLayout | None:
     return LAYOUTS[found]
 
 
-def collect_stamps(
-    root: Path, metadata: Iterable[tuple[str, str]], weights: Sequence[str]
-) -> dict[str, str]:
-    """The stamps of a folder: those of its headers, and those that the manifest holds for them.
+def with_stamps(metadata: Iterable[tuple[str, str]], stamps: Mapping[str, str]) -> dict[str, str]:
+    """A header's metadata with these stamps and no others."""
+    kept = {key: value for key, value in metadata if not key.startswith(STAMP_KEY)}
+    return kept | dict(stamps)
+
+
+def collect_stamps(root: Path, metadata: Mapping[str, Iterable[tuple[str, str]]]) -> dict[str, str]:
+    """The stamps of a folder: those of its headers, or those that the manifest holds for them.
 
     Args:
         root: the folder.
-        metadata: entries of all headers.
-        weights: names of the files that hold tensors.
+        metadata: entries of the headers of all files that hold tensors, by name.
 
     Raises:
         Contradiction: shards are stamped differently, or the manifest speaks of other weights.
     """
+    held = read_held(root)
+    found: dict[str, dict[str, str]] = {
+        name: {key: value for key, value in entries if key.startswith(STAMP_KEY)}
+        for name, entries in metadata.items()
+    }
+    keys = {key for stamps in found.values() for key in stamps} | dict(held.values).keys()
     stamps: dict[str, str] = {}
-    held = _read_held(root)
-    for key, value in (*metadata, *held.values):
-        if key.startswith(STAMP_KEY) and stamps.setdefault(key, value) != value:
+    for key in sorted(keys):
+        by_file = {name: stamped.get(key, "nothing") for name, stamped in found.items()}
+        values = {value for value in by_file.values() if value != "nothing"}
+        values |= {value for name, value in held.values if name == key}
+        if UNFINISHED in values:
+            stamps[key] = UNFINISHED  # whatever other files say: some may not be stamped yet
+            continue
+        if len(values) > 1 or len({*by_file.values()}) > 1:
+            odd = sorted({value: name for name, value in by_file.items()}.items())
+            said = ", ".join(f"`{name}` with {value}" for value, name in odd)
             raise Contradiction(
-                what=f"the shards of `{root}` are stamped with different layouts:"
-                f" {sorted({value, stamps[key]})}",
+                what=f"the shards of `{root}` are stamped differently: {said}",
                 fix="shards of two conversions were mixed; start from one of them",
             )
-    for sample in held.samples:
-        if sample.file not in weights or not _is_there(root, sample):
+        stamps[key] = values.pop()
+    for sample in held.samples if UNFINISHED not in stamps.values() else ():
+        if sample.file not in metadata or not _is_there(root, sample):
             raise Contradiction(
                 what=f"`{root / MANIFEST}` states the layout of rows that `{sample.file}` does not"
                 " have",
@@ -113,7 +132,8 @@ def _is_there(root: Path, sample: Sample) -> bool:
         raise SourceError(what=f"cannot read `{root / sample.file}`", why=reason(error)) from error
 
 
-def _read_held(root: Path) -> ManifestStamps:
+def read_held(root: Path) -> ManifestStamps:
+    """The stamps that a folder's manifest holds; none if there are none."""
     path = root / MANIFEST
     held = parse_object(read_text(path), str(path)).get("stamps") if path.is_file() else None
     if held is None:
@@ -135,10 +155,14 @@ def _sample(entry: object, path: Path) -> Sample:
             "file": str(file),
             "offset": int(offset),
             "nbytes": int(nbytes),
-            "crc32": int(crc32),
-        } if 0 <= offset < 1 << 63 and 0 <= nbytes <= MAX_SAMPLE_NBYTES:
+            "crc32": str(crc32),
+        } if (
+            0 <= offset < 1 << 63
+            and 0 <= nbytes <= MAX_SAMPLE_NBYTES
+            and HEXADECIMAL.fullmatch(crc32)
+        ):
             name = plain_name(file, str(path))
-            return Sample(file=name, offset=offset, nbytes=nbytes, crc32=crc32)
+            return Sample(file=name, offset=offset, nbytes=nbytes, crc32=int(crc32, 16))
     raise _unknown(path)
 
 
@@ -153,5 +177,5 @@ def held_stamps(stamps: ManifestStamps) -> Mapping[str, object]:
     """Stamps as the manifest has them."""
     return {
         "values": dict(stamps.values),
-        "samples": [vars(sample) for sample in stamps.samples],
+        "samples": [vars(sample) | {"crc32": f"{sample.crc32:08x}"} for sample in stamps.samples],
     }

@@ -1,68 +1,49 @@
 """Rewrites rotary rows where they lie, so that a kill at any instant loses nothing.
 
 Within one tensor an interrupted rewrite looks fine and is corrupt. So the old bytes of a portion of
-blocks are on the disk, in an undo file, before the first of them is overwritten. The journal says
-which portions are done and which one is open:
+blocks are on the disk, in an undo file, before the first of them is overwritten. To go on, an open
+portion is undone, then done again. While the work lasts, the checkpoint is stamped `unfinished`,
+which no reader takes for a layout.
 
-    heading       what is being done, and the layout that the rows were in
-    begin N       the old bytes of portion N are in the undo file
-    done N        the new bytes of portion N are in the checkpoint
-
-Each line is durable before the next step. To go on, an open portion is undone, then done again.
-While the work lasts, the checkpoint is stamped `unfinished`, which no reader takes for a layout.
+A journal can outlive its checkpoint: another may have been put in its place. Nothing is undone or
+skipped unless files begin as the journal says, hold samples of what was done, and of what is not
+rewritten.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import struct
 import threading
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
 from ropeconv.formats.checkpoint import reason
-from ropeconv.formats.stamps import Sample
-from ropeconv.moving.engine import interrupted
-from ropeconv.moving.files import (
-    BINARY,
-    OpenFiles,
-    flush,
-    read_scattered,
-    read_span,
-    write_all,
-)
-from ropeconv.moving.journal import JOURNAL
+from ropeconv.formats.stamps import UNFINISHED, Sample, read_held
+from ropeconv.moving.files import BINARY, OpenFiles, flush, read_scattered, read_span, write_all
+from ropeconv.moving.inplace_journal import Heading, InPlaceJournal
 from ropeconv.moving.views import Views
 from ropeconv.thinking.blocks import Block, blocks
 from ropeconv.thinking.moves import Move
 from ropeconv.thinking.plan import Plan
-from ropeconv.words.errors import AnotherRun, BrokenFile, Refused, TargetError
+from ropeconv.words.errors import (
+    AnotherRun,
+    BrokenFile,
+    Interrupted,
+    Refused,
+    RopeconvError,
+    TargetError,
+)
 from ropeconv.words.events import BytesDone, Listener, WorkDone, WorkPlanned
 
-SCHEMA = 1
 UNDO = "undo"
 PORTION_BLOCKS = 64  # about 64 MiB: large enough that flushes do not count, small enough to redo
-MAX_SAMPLES, SAMPLE_NBYTES = 64, 64
+MAX_OTHERS = 64
+SAMPLE_NBYTES = 64  # from the middle of each write
 RECORD = struct.Struct("<IQQI")  # of the undo file: file, offset, bytes, CRC; then the bytes
-
-
-@dataclass(frozen=True, kw_only=True)
-class Heading:
-    """What an in-place run does, and what it needs to begin again.
-
-    Attributes:
-        key: names the work; it depends on nothing that the work changes.
-        stamps: the checkpoint's, as they were.
-        files: names, by the numbers that the undo file gives them.
-    """
-
-    key: str
-    stamps: Mapping[str, str]
-    files: tuple[str, ...]
 
 
 def check_in_place(plan: Plan) -> None:
@@ -70,6 +51,7 @@ def check_in_place(plan: Plan) -> None:
 
     Raises:
         Refused: a file is shared with others by name.
+        TargetError: a file, or the folder, may not be written.
     """
     for number in sorted(_touched(plan)):
         path = plan.source.path(number)
@@ -85,6 +67,12 @@ def check_in_place(plan: Plan) -> None:
                 why="a file with hard links would change under every one of them",
                 fix="convert into a new folder instead",
             )
+        for place in (path, plan.source.root):
+            if not os.access(place, os.W_OK):
+                raise TargetError(
+                    what=f"`{place}` may not be written",
+                    fix="give yourself the right to, or convert into a new folder instead",
+                )
 
 
 def _touched(plan: Plan) -> set[int]:
@@ -98,20 +86,14 @@ def reordered(plan: Plan) -> list[Move]:
     return [move for move in plan.moves if move.order is not None]
 
 
-def take_samples(plan: Plan) -> tuple[Sample, ...]:
-    """Sums of some rows that are in the new layout now."""
-    moves = reordered(plan)
-    samples = []
-    for move in moves[:: -(-len(moves) // MAX_SAMPLES)]:
-        assert move.order is not None, move.name
-        row = next(row for row, source in enumerate(move.order) if row != source)
-        place = move.targets[0]
-        offset = place.offset + row * place.row_nbytes
-        nbytes = min(SAMPLE_NBYTES, place.row_nbytes)
-        data = read_span(plan.source.path(place.file), offset, nbytes)
-        name = plan.files[place.file].name
-        samples.append(Sample(file=name, offset=offset, nbytes=nbytes, crc32=zlib.crc32(data)))
-    return tuple(samples)
+def sum_samples(root: Path, samples: Sequence[Sample]) -> tuple[Sample, ...]:
+    """Samples with the CRCs of what the files hold now."""
+    return tuple(
+        replace(
+            sample, crc32=zlib.crc32(read_span(root / sample.file, sample.offset, sample.nbytes))
+        )
+        for sample in samples
+    )
 
 
 class InPlace:
@@ -119,62 +101,98 @@ class InPlace:
 
     def __init__(self, root: Path, folder: Path) -> None:
         self._root = root
-        self._journal = folder / JOURNAL
+        self._folder = folder
         self._undo = folder / UNDO
-        self._done = 0  # portions
+        self._journal = InPlaceJournal(folder)
+        self._heading: Heading | None = None
+
+    @property
+    def is_finishing(self) -> bool:
+        """Whether only stamps are left to do."""
+        return self._heading is not None and self._heading.finishing
 
     def resume(self, key: str) -> Mapping[str, str] | None:
-        """Bring back a state from which an interrupted run can go on, if there was one.
-
-        The open portion is undone; rows of finished portions are new already.
+        """Bring back a state from which an interrupted run can be planned again.
 
         Returns:
             The stamps that the checkpoint had; None if there was no such run.
 
         Raises:
-            AnotherRun: the interrupted run did something else.
+            AnotherRun: the interrupted run did something else, or to another checkpoint.
         """
-        heading, lines = self._read()
+        heading = self._journal.read()
         if heading is None:
             return None
         if heading.key != key:
             raise AnotherRun(
-                what=f"`{self._root}` holds the work of an interrupted run of another kind",
-                why="its rows are partly in one layout, partly in the other",
+                what=f"a conversion of `{self._root}` in place was interrupted, another than this",
+                why="its rows may be partly in one layout, partly in the other",
                 fix="repeat that run's command first",
             )
-        done = [int(number) for word, number in lines if word == "done"]
-        self._done = max(done, default=-1) + 1
-        if lines and lines[-1][0] == "begin":
-            for name, offset, data in self._undone():
-                _overwrite(self._root / name, offset, data)
+        for name, nbytes in heading.sizes.items():
+            path = self._root / name
+            if not path.is_file() or path.stat().st_size != nbytes:
+                raise self._replaced(name)
+        for before, now in zip(
+            heading.others, sum_samples(self._root, heading.others), strict=True
+        ):
+            if before != now:
+                raise self._replaced(before.file)
+        if self._journal.has_begun and heading.held and not self._is_held_unfinished():
+            raise self._replaced("ropeconv.json")
+        for name, head in heading.heads.items():
+            if read_span(self._root / name, 0, len(head)) != head:
+                if self._journal.has_begun:
+                    raise self._replaced(name)
+                self._overwrite(name, 0, head)  # a kill has torn it
+        self._heading = heading
         return heading.stamps
 
-    def begin(self, key: str, plan: Plan, stamps: Mapping[str, str]) -> None:
-        """Write the journal's heading, if this run does not go on with another.
+    def begin(
+        self, key: str, plan: Plan, stamps: Mapping[str, str], heads: Mapping[str, bytes]
+    ) -> None:
+        """Write the journal's heading and stamp files unfinished, unless a run goes on.
 
         Args:
-            key: names the work.
+            key: names what is asked for.
             plan: what will be done.
             stamps: the checkpoint's, as they are.
-        """
-        if not self._journal.exists():
-            fields = {
-                "schema": SCHEMA,
-                "key": key,
-                "stamps": dict(stamps),
-                "files": [file.name for file in plan.files],
-            }
-            fresh = self._journal.with_suffix(".new")
-            fresh.write_text(json.dumps(fields) + "\n", encoding="ascii")
-            flush(fresh)
-            fresh.rename(self._journal)
-            flush(self._journal.parent)
+            heads: first bytes of files, stamped unfinished, by name.
 
-    def stamp(self, heads: Iterable[tuple[str, bytes]]) -> None:
-        """Give files, by name, other first bytes."""
-        for name, head in heads:
-            _overwrite(self._root / name, 0, head)
+        Raises:
+            AnotherRun: the interrupted run had planned other moves.
+        """
+        if self._heading is not None:
+            if self._heading.digest != plan.moves_digest():
+                raise AnotherRun(
+                    what=f"the interrupted rewrite of `{self._root}` had another plan",
+                    why="another version of ropeconv began it, or its config has changed",
+                    fix="repeat it with the version and the config that began it",
+                )
+            return
+        names = tuple(file.name for file in plan.files)
+        self._heading = Heading(
+            key=key,
+            digest=plan.moves_digest(),
+            stamps=stamps,
+            sizes={names[number]: plan.files[number].nbytes for number in _touched(plan)},
+            others=sum_samples(self._root, _others(plan)),
+            names=names,
+            heads=heads,
+            held=plan.held is not None,
+            finishing=False,
+        )
+        self._journal.put(self._heading)
+        for name, head in heads.items():
+            self._overwrite(name, 0, head)
+
+    def finish(self, heads: Mapping[str, bytes]) -> None:
+        """Give files their last stamps: first bytes by name."""
+        assert self._heading is not None, "begun"
+        self._heading = replace(self._heading, heads=heads, finishing=True)
+        self._journal.put(self._heading)
+        for name, head in heads.items():
+            self._overwrite(name, 0, head)
 
     def execute(
         self, plan: Plan, block_nbytes: int, listen: Listener, stop: threading.Event | None
@@ -183,35 +201,37 @@ class InPlace:
 
         Raises:
             Interrupted: stop was set; a portion may be open.
+            AnotherRun: what is done is not what the journal says.
             TargetError: the disk is full or a file cannot be written.
         """
         moves = reordered(plan)
         total = sum(piece.nbytes for move in moves for piece in move.targets)
         work = (block for move in moves for block in blocks(move, block_nbytes))
-        done_nbytes = sum(block.nbytes for block in islice(work, self._done * PORTION_BLOCKS))
-        listen(WorkPlanned(title="rewriting rows", total_nbytes=total, done_nbytes=done_nbytes))
         files = OpenFiles(lambda file: self._root / plan.files[file].name, os.O_RDWR)
         buffer = memoryview(bytearray(plan.largest_block_nbytes(block_nbytes)))
         views = Views(buffer)
         try:
+            done_nbytes = 0
+            for crc in self._journal.done:
+                portion = list(islice(work, PORTION_BLOCKS))
+                if _sample(portion, files) != crc:
+                    raise self._replaced(plan.files[portion[0].writes[0].file].name)
+                done_nbytes += sum(block.nbytes for block in portion)
+            if self._journal.is_open:
+                self._bring_back()
+            listen(WorkPlanned(title="rewriting rows", total_nbytes=total, done_nbytes=done_nbytes))
             while portion := list(islice(work, PORTION_BLOCKS)):
                 self._save(portion, files, buffer, stop)
-                self._say(f"begin {self._done}")
+                self._journal.begin()
                 for block in portion:
                     _end_if(stop)
                     _rewrite(block, files, buffer, views)
                     listen(BytesDone(nbytes=block.nbytes))
                 for file in sorted({write.file for block in portion for write in block.writes}):
                     flush(self._root / plan.files[file].name)
-                self._say(f"done {self._done}")
-                self._done += 1
+                self._journal.finish(_sample(portion, files))
         except (OSError, EOFError) as error:
-            why = reason(error) if isinstance(error, OSError) else "a file ended early"
-            raise TargetError(
-                what=f"cannot rewrite `{self._root}`",
-                why=why,
-                fix="set this right, then run the same command again to go on",
-            ) from error
+            raise self._cannot(error) from error
         finally:
             files.close()
         listen(WorkDone(title="rewriting rows"))
@@ -236,10 +256,15 @@ class InPlace:
             undo.flush()
             os.fsync(undo.fileno())
 
+    def _bring_back(self) -> None:
+        """Undo the open portion."""
+        for name, offset, data in self._undone():
+            self._overwrite(name, offset, data)
+        self._journal.undone()
+
     def _undone(self) -> Iterator[tuple[str, int, bytes]]:
         """Name, offset and old bytes of what an open portion may have overwritten."""
-        heading, _ = self._read()
-        assert heading is not None, "a portion is open"
+        assert self._heading is not None, "a portion is open"
         with self._undo.open("rb") as undo:
             while head := undo.read(RECORD.size):
                 file, offset, nbytes, crc = RECORD.unpack(head)
@@ -250,41 +275,80 @@ class InPlace:
                         why="it was whole and on the disk before the rewrite began",
                         fix="take the checkpoint from where it came",
                     )
-                yield heading.files[file], offset, data
+                yield self._heading.names[file], offset, data
 
-    def _read(self) -> tuple[Heading | None, list[tuple[str, str]]]:
-        """The heading and the whole lines after it."""
-        try:
-            text = self._journal.read_text(encoding="ascii")
-        except FileNotFoundError:
-            return None, []
-        whole = text[: text.rindex("\n") + 1]
-        if (
-            whole != text
-        ):  # a line that a crash has torn counts for nothing, and must not be added to
-            os.truncate(self._journal, len(whole))
-        first, *rest = whole.splitlines()
-        fields = json.loads(first)
-        if "stamps" not in fields:
-            # the journal of a conversion into this folder
-            return Heading(key="", stamps={}, files=()), []
-        lines = [(word, number) for word, number in (line.split() for line in rest)]
-        heading = Heading(key=fields["key"], stamps=fields["stamps"], files=tuple(fields["files"]))
-        return heading, lines
+    def _is_held_unfinished(self) -> bool:
+        return UNFINISHED in dict(read_held(self._root).values).values()
 
-    def _say(self, line: str) -> None:
-        descriptor = os.open(self._journal, os.O_WRONLY | os.O_APPEND | BINARY)
+    def _overwrite(self, name: str, offset: int, data: bytes) -> None:
         try:
-            data = memoryview(f"{line}\n".encode())
-            os.write(descriptor, data)
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+            descriptor = os.open(self._root / name, os.O_WRONLY | BINARY)
+            try:
+                write_all(descriptor, memoryview(data), offset)
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+        except OSError as error:
+            raise self._cannot(error) from error
+
+    def _replaced(self, name: str) -> AnotherRun:
+        return AnotherRun(
+            what=f"`{self._root}` is not the checkpoint whose rewrite was interrupted",
+            why=f"`{name}` was replaced or changed since",
+            fix=f"bring it back to go on, or remove `{self._folder}` if all weights are new",
+        )
+
+    def _cannot(self, error: OSError | EOFError) -> RopeconvError:
+        why = reason(error) if isinstance(error, OSError) else "a file ended early"
+        return TargetError(
+            what=f"cannot rewrite `{self._root}`",
+            why=why,
+            fix="set this right, then run the same again to go on",
+        )
+
+
+def _others(plan: Plan) -> list[Sample]:
+    """Places in the middle of runs that are not rewritten, evenly spread."""
+    touched = _touched(plan)
+    still = [
+        move.targets[0]
+        for move in plan.moves
+        if move.order is None and move.num_rows and move.targets[0].file in touched
+    ]
+    places = []
+    for piece in still[:: max(1, -(-len(still) // MAX_OTHERS))]:
+        nbytes = min(SAMPLE_NBYTES, piece.nbytes)
+        places.append(
+            Sample(
+                file=plan.files[piece.file].name,
+                offset=piece.offset + (piece.nbytes - nbytes) // 2,
+                nbytes=nbytes,
+                crc32=0,
+            )
+        )
+    return places
+
+
+def _sample(portion: Sequence[Block], files: OpenFiles) -> int:
+    """A sum of bytes from the middle of every write of a portion, as they lie in the files."""
+    crc = 0
+    view = memoryview(bytearray(SAMPLE_NBYTES))
+    for block in portion:
+        for write in block.writes:
+            part = view[: min(SAMPLE_NBYTES, write.nbytes)]
+            offset = write.offset + (write.nbytes - len(part)) // 2
+            read_scattered(files[write.file], [part], offset)
+            crc = zlib.crc32(part, crc)
+    return crc
 
 
 def _end_if(stop: threading.Event | None) -> None:
     if stop is not None and stop.is_set():
-        raise interrupted()
+        raise Interrupted(
+            what="stopped before the end",
+            why="rows are partly in one layout, partly in the other",
+            fix="run the same again to go on",
+        )
 
 
 def _rewrite(block: Block, files: OpenFiles, buffer: memoryview, views: Views) -> None:
@@ -294,12 +358,3 @@ def _rewrite(block: Block, files: OpenFiles, buffer: memoryview, views: Views) -
     for write in block.writes:
         view = buffer[write.start : write.start + write.nbytes]
         write_all(files[write.file], view, write.offset)
-
-
-def _overwrite(path: Path, offset: int, data: bytes) -> None:
-    descriptor = os.open(path, os.O_WRONLY | BINARY)
-    try:
-        write_all(descriptor, memoryview(data), offset)
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -96,7 +96,7 @@ class ConversionReport:
         }
         for move in self.plan.moves:
             for piece in move.targets if move.order is not None else ():
-                nbytes[piece.file] += piece.nbytes
+                nbytes[piece.file] = nbytes.get(piece.file, 0) + piece.nbytes
         names = self.plan.files
         return (*((names[number].name, count) for number, count in nbytes.items()), manifest)
 
@@ -249,6 +249,8 @@ def _carry_out(
     staging = Staging(target)
     shares = can_share(plan, nearest_folder(target))
     work = plan.without_shared() if shares else plan
+    key, sizes = work.journal_key(), [(file.name, file.nbytes) for file in plan.files]
+    effort = staging.foresee(key, sizes, effort, restart=handling.restart)
     needs = needs_of(
         work,
         effort,
@@ -260,9 +262,8 @@ def _carry_out(
     check_needs(needs, target)
     if not dry_run:
         with staging:
-            sizes = [(file.name, file.nbytes) for file in plan.files]
             effort = staging.begin(
-                work.journal_key(),
+                key,
                 sizes,
                 effort,
                 restart=handling.restart,

@@ -10,16 +10,16 @@ from shlex import quote
 from threading import Event
 
 from ropeconv.formats import hf, only_format
-from ropeconv.formats.checkpoint import Checkpoint, read_text
+from ropeconv.formats.checkpoint import Checkpoint, folder_names, read_text
 from ropeconv.formats.folder import MANIFEST
 from ropeconv.formats.safetensors import Header, read_header, restamped_header
-from ropeconv.formats.stamps import UNFINISHED, ManifestStamps, stamp_key
+from ropeconv.formats.stamps import UNFINISHED, read_held, stamp_key, with_stamps
 from ropeconv.knowledge.described import read_description
 from ropeconv.knowledge.family import Family
 from ropeconv.moving.checks import check_target
 from ropeconv.moving.effort import BLOCK_NBYTES, Effort, default_jobs
 from ropeconv.moving.examine import examine
-from ropeconv.moving.inplace import PORTION_BLOCKS, InPlace, check_in_place, take_samples
+from ropeconv.moving.inplace import PORTION_BLOCKS, InPlace, check_in_place, sum_samples
 from ropeconv.moving.resources import check_needs, needs_of, settle
 from ropeconv.moving.staging import Staging
 from ropeconv.story.conversion import ConversionReport, Handling, carry_out, left_out
@@ -30,7 +30,7 @@ from ropeconv.thinking.family_model import for_runtime, state_family
 from ropeconv.thinking.inventory import take_stock
 from ropeconv.thinking.manifest import render_manifest
 from ropeconv.thinking.plan import Plan
-from ropeconv.thinking.relayout import plan_relayout
+from ropeconv.thinking.relayout import plan_relayout, stamps_of
 from ropeconv.words.errors import Unsupported
 from ropeconv.words.events import Listener, nobody
 from ropeconv.words.layout import RopeLayout
@@ -93,6 +93,7 @@ def plan_new_layout(
         parts=parts,
         headers=headers,
         index=read_text(index) if index.exists() else "",
+        samples=read_held(source).samples,
         notes=[*inventory.notes, *evidence.notes, *inferred, *left_out(inventory)],
         in_place=in_place,
     )
@@ -188,67 +189,69 @@ def relayout_in_place(
         RopeconvError: one of its other kinds; the same command goes on.
     """
     root = root.resolve()
+    folder_names(root)  # nothing is made beside a folder that is not there
     staging = Staging(root)
     if dry_run:
         plan = plan_new_layout(root, layout, described, parts, in_place=True)
-        _check_config_stays(plan)
-        check_in_place(plan)
-        return _report(plan, block_nbytes, done=False)
+        _check_first(plan, look=look, stop=stop)
+        report = _report(plan, block_nbytes, done=False)
+        check_needs(report.needs, staging.folder)
+        return report
     with staging:
         work = InPlace(root, staging.folder)
         key = _key_in_place(layout, block_nbytes, described, parts)
         before = work.resume(key)
         plan = plan_new_layout(root, layout, described, parts, in_place=True, stamps=before)
         if before is None:
-            _check_config_stays(plan)
-            check_in_place(plan)
-            wanted = look and Part.TEXT in parts
-            with looking_at(root, plan.model.geometry, wanted=wanted) as looking:
-                if looking is not None:
-                    check_declared(root, plan.source_layout.name, looking.result(stop))
+            _check_first(plan, look=look, stop=stop)
         report = _report(plan, block_nbytes, done=True)
         check_needs(report.needs, staging.folder)
-        work.begin(key, plan, _stamps_of(plan.source))
-        _stamp_unfinished(plan, work, staging)
-        work.execute(plan, block_nbytes, listen, stop)
-        work.stamp((file.name, file.fixed[0].data) for file in plan.files if file.fixed)
-        staging.put_in_place(MANIFEST, render_manifest(plan, {}, _held(plan)))
+        work.begin(key, plan, stamps_of(plan.source), _unfinished_heads(plan))
+        if not work.is_finishing:
+            if plan.held is not None:
+                unfinished = replace(plan.held, values=_unfinished(plan))
+                staging.put_in_place(MANIFEST, render_manifest(plan, {}, unfinished))
+            work.execute(plan, block_nbytes, listen, stop)
+        work.finish({file.name: file.fixed[0].data for file in plan.files if file.fixed})
+        held = plan.held and replace(plan.held, samples=sum_samples(root, plan.held.samples))
+        staging.put_in_place(MANIFEST, render_manifest(plan, {}, held))
         staging.discard()
     return report
 
 
-def _stamps_of(checkpoint: Checkpoint) -> dict[str, str]:
-    stamps = dict(checkpoint.tower_stamps)
-    if checkpoint.stamp is not None:
-        stamps[Part.TEXT] = checkpoint.stamp
-    return {stamp_key(part): layout.name for part, layout in stamps.items()}
+def _check_first(plan: Plan, *, look: bool, stop: Event | None) -> None:
+    """What is asked before the first write."""
+    if any(file.name == hf.CONFIG and file.text != plan.source.config for file in plan.small_files):
+        raise Unsupported(
+            what=f"`{plan.source.root}` cannot be converted in place",
+            why="its `config.json` has a switch that must change with the rows, and an interrupted"
+            " run would leave the two apart",
+            fix="convert into a new folder",
+        )
+    check_in_place(plan)
+    root, wanted = plan.source.root, look and Part.TEXT in plan.parts
+    with looking_at(root, plan.model.geometry, wanted=wanted) as looking:
+        if looking is not None:
+            check_declared(root, plan.source_layout.name, looking.result(stop))
 
 
-def _stamp_unfinished(plan: Plan, work: InPlace, staging: Staging) -> None:
-    """No reader shall take rows for finished that are half old and half new."""
-    unfinished = {stamp_key(part): UNFINISHED for part in plan.parts}
-    if _lacks_room(plan):
-        held = ManifestStamps(values=tuple(unfinished.items()), samples=())
-        staging.put_in_place(MANIFEST, render_manifest(plan, {}, held))
-    heads = []
-    for file, header in zip(plan.files, _headers(plan.source), strict=False):
-        if file.fixed:
-            start = len(file.fixed[0].data)
-            heads.append((file.name, restamped_header(header, start, unfinished)))
-    work.stamp(heads)
+def _unfinished(plan: Plan) -> tuple[tuple[str, str], ...]:
+    """The stamps while rows are half old and half new, which no reader takes for finished."""
+    stamps = stamps_of(plan.source) | {stamp_key(part): UNFINISHED for part in plan.parts}
+    return tuple(stamps.items())
 
 
-def _held(plan: Plan) -> ManifestStamps | None:
-    """The new stamps, if a header has no room for them."""
-    if not _lacks_room(plan):
-        return None
-    values = tuple((stamp_key(part), plan.target_layout.name) for part in plan.parts)
-    return ManifestStamps(values=values, samples=take_samples(plan))
-
-
-def _lacks_room(plan: Plan) -> bool:
-    num_weights = len(plan.source.files) - len(plan.source.side_files)
-    return any(not file.fixed for file in plan.files[:num_weights])
+def _unfinished_heads(plan: Plan) -> dict[str, bytes]:
+    """First bytes of files during the work, by name: stamped so, or not at all if others are."""
+    if plan.held is not None:
+        return {file.name: file.fixed[0].data for file in plan.files if file.fixed}
+    stamps = dict(_unfinished(plan))
+    return {
+        file.name: restamped_header(
+            header, len(file.fixed[0].data), with_stamps(header.metadata, stamps)
+        )
+        for file, header in zip(plan.files, _headers(plan.source), strict=False)
+    }
 
 
 def _key_in_place(
@@ -259,16 +262,6 @@ def _key_in_place(
     if described is None:
         return key
     return f"{key} {hashlib.sha256(repr(described).encode()).hexdigest()}"
-
-
-def _check_config_stays(plan: Plan) -> None:
-    if any(file.name == hf.CONFIG and file.text != plan.source.config for file in plan.small_files):
-        raise Unsupported(
-            what=f"`{plan.source.root}` cannot be converted in place",
-            why="its `config.json` has a switch that must change with the rows, and an interrupted"
-            " run would leave the two apart",
-            fix="convert into a new folder",
-        )
 
 
 def _report(plan: Plan, block_nbytes: int, *, done: bool) -> ConversionReport:

@@ -15,8 +15,10 @@ from functools import lru_cache
 from ropeconv.thinking.inventory import Piece
 from ropeconv.thinking.moves import Move
 
-# rows that move, in one block: each has a view of its own, which takes 200 bytes
-MOST_ROWS = 1 << 16
+# of a block's scatter, where rows allow it: each place takes 128 bytes, and a view of it 200
+MOST_PLACES = 1 << 14
+FEW_PLACES = 1 << 10
+KEPT_FEW, KEPT_MANY = 32, 4  # scatters of at most so few places that are kept, and of more
 
 # (place in the buffer, bytes), in the order of the source's bytes
 Scatter = tuple[tuple[int, int], ...]
@@ -99,9 +101,36 @@ def block_nbytes(move: Move, limit: int) -> int:
     """The largest buffer that the move's blocks need, in bytes."""
     if _is_plain(move):
         return min(limit, move.num_rows * move.row_nbytes)
+    return _most_rows(move, limit) * move.row_nbytes
+
+
+def block_places(move: Move, limit: int) -> int:
+    """The most places that a scatter of the move's blocks has."""
+    return _most_rows(move, limit) * _num_parts(move) if _is_scattered(move) else 1
+
+
+def _most_rows(move: Move, limit: int) -> int:
+    """Rows of the largest block."""
     segment = max((last - first for first, last in _segments(move.order)), default=0)
-    rows = max(limit // max(move.row_nbytes, 1), segment)
-    return min(rows, move.num_rows) * move.row_nbytes
+    return min(max(_rows_at_once(move, limit), segment), move.num_rows)
+
+
+def _rows_at_once(move: Move, limit: int) -> int:
+    """Rows of a block, where rows that change places with each other allow it."""
+    rows = max(1, limit // max(move.row_nbytes, 1))
+    if not _is_scattered(move):
+        return rows
+    return min(rows, max(1, MOST_PLACES // _num_parts(move)))
+
+
+def _is_scattered(move: Move) -> bool:
+    """Whether rows, or parts of rows, are placed one by one."""
+    return move.order is not None or _num_parts(move) > 1
+
+
+def _num_parts(move: Move) -> int:
+    """Parts of a row, cut wherever a piece of the source or of the target begins in it."""
+    return len({piece.first_byte for piece in (*move.sources, *move.targets)})
 
 
 def _is_plain(move: Move) -> bool:
@@ -154,10 +183,9 @@ def _segments(order: tuple[int, ...] | None) -> tuple[tuple[int, int], ...]:
 
 
 def _cuts(move: Move, limit: int) -> Iterator[tuple[int, int]]:
-    rows = max(1, limit // move.row_nbytes)
-    period = 1
+    rows, period = _rows_at_once(move, limit), 1
     if move.order is not None:
-        rows, period = min(rows, MOST_ROWS), len(move.order)
+        period = len(move.order)
         rows = max(rows // period * period, min(rows, period))  # blocks of one form, where they fit
     segments = _segments(move.order)
     starts = [first for first, _ in segments]
@@ -210,7 +238,10 @@ def _read(
     piece: Piece, first: int, last: int, deltas: tuple[int, ...] | None, areas: tuple[_Area, ...]
 ) -> Read:
     begin, end = max(first, piece.first_row), min(last, piece.last_row)
-    scatter = _scatter(begin - first, end - first, piece.first_byte, piece.last_byte, deltas, areas)
+    few = (end - begin) * len(areas) <= FEW_PLACES
+    scatter = (_scatter_of_few if few else _scatter_of_many)(
+        begin - first, end - first, piece.first_byte, piece.last_byte, deltas, areas
+    )
     return Read(
         file=piece.file,
         offset=piece.offset + (begin - piece.first_row) * piece.row_nbytes,
@@ -219,7 +250,6 @@ def _read(
     )
 
 
-@lru_cache(maxsize=64)
 def _scatter(
     begin: int,
     end: int,
@@ -255,3 +285,7 @@ def _scatter(
             else:
                 places.append((place, right - left))
     return tuple(places)
+
+
+_scatter_of_few = lru_cache(maxsize=KEPT_FEW)(_scatter)
+_scatter_of_many = lru_cache(maxsize=KEPT_MANY)(_scatter)

@@ -20,7 +20,7 @@ def render_manifest(
     Args:
         plan: what was done; its digest is that of names, sizes and places, not of paths and times.
         hashes: SHA-256 of the files that moves filled, in hexadecimal, by name; may be empty.
-        stamps: those that the files' headers have no room for.
+        stamps: those that headers have no room for; None for the plan's, without sums.
     """
     source = plan.source
     is_same_format = source.format is plan.target_format
@@ -56,6 +56,7 @@ def render_manifest(
             "dropped": [kept_entry(kept) for kept in plan.kept or source.carried.dropped],
         },
     }
+    stamps = stamps or plan.held
     if stamps is not None:
         manifest["stamps"] = held_stamps(stamps)
     return json.dumps(manifest, indent=2, sort_keys=True) + "\n"

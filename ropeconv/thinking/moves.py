@@ -27,6 +27,11 @@ class Move:
     sources: tuple[Piece, ...]
     targets: tuple[Piece, ...]
 
+    @property
+    def nbytes(self) -> int:
+        """Of the tensor."""
+        return self.num_rows * self.row_nbytes
+
 
 def make_move(
     tensor: WholeTensor, source: RopeLayout, target: RopeLayout, targets: tuple[Piece, ...]

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import hashlib
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from ropeconv.formats.checkpoint import Checkpoint, KeptTensor
 from ropeconv.formats.new_file import Checksum, Fixed, NewFile
+from ropeconv.formats.stamps import ManifestStamps
 from ropeconv.thinking.blocks import block_nbytes
 from ropeconv.thinking.inventory import Inventory, Piece, WholeTensor
 from ropeconv.thinking.moves import Move
@@ -77,6 +78,7 @@ class Plan:
         parts: of the model, whose rows move.
         embedding_split: how the source's ranks divide the embedding, for the way back.
         kept: dropped tensors that the manifest keeps by value.
+        held: stamps that the manifest holds, where headers have no room; sums are not known yet.
     """
 
     source: Checkpoint
@@ -94,6 +96,7 @@ class Plan:
     embedding_split: str
     notes: tuple[Note, ...]
     clones: tuple[Clone, ...] = ()
+    held: ManifestStamps | None = None
     parts: tuple[Part, ...] = (Part.TEXT,)
 
     def without_shared(self) -> Plan:
@@ -137,6 +140,13 @@ class Plan:
             sha.update(b"\n")
         return sha.hexdigest()
 
+    def moves_digest(self) -> str:
+        """A name for the moves that reorder, and for the version that cuts them into blocks."""
+        sha = hashlib.sha256(__version__.encode())
+        for line in self._spelled_moves(move for move in self.moves if move.order is not None):
+            sha.update(f"{line}\n".encode("utf-8", "surrogatepass"))
+        return sha.hexdigest()
+
     def journal_key(self) -> str:
         """A name for this plan at this place and time: another once a source file is touched."""
         place = f"{self.digest()} {self.source.root.resolve()} {self.source.files!r}"
@@ -149,8 +159,11 @@ class Plan:
             fixed = hashlib.sha256(b"".join(part.data for part in target.fixed)).hexdigest()
             yield f"{target.name} {target.nbytes} {fixed} {target.checksums}"
         yield from (repr(file) for file in self.small_files)
+        yield from self._spelled_moves(self.moves)
+
+    def _spelled_moves(self, moves: Iterable[Move]) -> Iterator[str]:
         orders: dict[int, str] = {}  # moves of one geometry share an order: spell each once
-        for move in self.moves:
+        for move in moves:
             if id(move.order) not in orders:
                 orders[id(move.order)] = hashlib.sha256(repr(move.order).encode()).hexdigest()
             yield f"{move.name} {move.num_rows} {move.row_nbytes} {orders[id(move.order)]}"

@@ -6,14 +6,14 @@ that can share blocks between files shares all but the rotary rows.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
 from ropeconv.formats.checkpoint import Checkpoint, StoredTensor
 from ropeconv.formats.hf import CONFIG, INDEX
 from ropeconv.formats.new_file import Fixed
 from ropeconv.formats.safetensors import PAGE_NBYTES, Header, restamped_header
-from ropeconv.formats.stamps import stamp_key
+from ropeconv.formats.stamps import ManifestStamps, Sample, stamp_key, with_stamps
 from ropeconv.thinking.inventory import Inventory, Piece
 from ropeconv.thinking.moves import Move, make_move
 from ropeconv.thinking.plan import Clone, Plan, SmallFile, TargetFile, whole_piece
@@ -22,6 +22,8 @@ from ropeconv.words.errors import AlreadyConverted
 from ropeconv.words.layout import RopeLayout
 from ropeconv.words.model import Format, Model, Note
 from ropeconv.words.parts import Part
+
+MAX_SAMPLES, SAMPLE_NBYTES = 1024, 64
 
 
 def plan_relayout(
@@ -34,6 +36,7 @@ def plan_relayout(
     index: str,
     notes: Sequence[Note],
     in_place: bool = False,
+    samples: Sequence[Sample] = (),
 ) -> Plan:
     """Everything that moving this checkpoint's rows into another layout takes.
 
@@ -45,7 +48,8 @@ def plan_relayout(
         headers: of the weights' files, by their number in the checkpoint.
         index: text of the index; empty if there is none.
         notes: what was inferred so far.
-        in_place: headers without room for the stamp stay as they are, so that no data moves.
+        in_place: no data moves; if a header has no room for the stamps, the manifest holds them.
+        samples: of rows that the source's manifest holds stamps for.
 
     Raises:
         AlreadyConverted: the rows are in that layout already.
@@ -54,22 +58,35 @@ def plan_relayout(
     moving = [part for part in parts if inventory.layout_in(part) != layout]
     if not moving:
         raise _already(checkpoint, layout, parts)
-    stamps = {stamp_key(part): layout.name for part in parts}
+    stamps = stamps_of(checkpoint) | {stamp_key(part): layout.name for part in parts}
+    starts = [
+        min((tensor.offset for tensor in header.tensors), default=checkpoint.files[number].nbytes)
+        for number, header in enumerate(headers)
+    ]
+    heads: list[bytes | None] = [
+        restamped_header(header, start, with_stamps(header.metadata, stamps))
+        for header, start in zip(headers, starts, strict=True)
+    ]
+    held = in_place and any(
+        len(head or b"") != start for head, start in zip(heads, starts, strict=True)
+    )
+    if held:
+        heads = [
+            _without_stamps(header, start) for header, start in zip(headers, starts, strict=True)
+        ]
     files: list[TargetFile] = []
     moves: list[Move] = []
     clones: list[Clone] = []
     whole = {(t.pieces[0].file, t.pieces[0].offset): t for t in inventory.tensors}
     for number, header in enumerate(headers):
         found = checkpoint.files[number]
-        old_start = min((tensor.offset for tensor in header.tensors), default=found.nbytes)
-        head = restamped_header(header, old_start, stamps)
-        fits = len(head) == old_start or not in_place
-        shift = len(head) - old_start if fits else 0
+        old_start, head = starts[number], heads[number]
+        shift = len(head) - old_start if head is not None else 0
         files.append(
             TargetFile(
                 name=found.name,
                 nbytes=found.nbytes + shift,
-                fixed=(Fixed(offset=0, data=head),) if fits else (),
+                fixed=() if head is None else (Fixed(offset=0, data=head),),
                 checksums=(),
             )
         )
@@ -118,6 +135,62 @@ def plan_relayout(
         notes=tuple(notes),
         clones=tuple(clones),
         parts=tuple(parts),
+        held=_held(stamps, samples, moves, files) if held else None,
+    )
+
+
+def stamps_of(checkpoint: Checkpoint) -> dict[str, str]:
+    """A checkpoint's stamps, by their keys."""
+    stamps = dict(checkpoint.tower_stamps)
+    if checkpoint.stamp is not None:
+        stamps[Part.TEXT] = checkpoint.stamp
+    return {stamp_key(part): layout.name for part, layout in stamps.items()}
+
+
+def _without_stamps(header: Header, start: int) -> bytes | None:
+    """A header's bytes without the stamps that it has; None if it has none."""
+    kept = with_stamps(header.metadata, {})
+    return None if kept == dict(header.metadata) else restamped_header(header, start, kept)
+
+
+def _held(
+    stamps: Mapping[str, str],
+    samples: Sequence[Sample],
+    moves: Sequence[Move],
+    files: Sequence[TargetFile],
+) -> ManifestStamps:
+    """Stamps for the manifest, with places of rows that tell whether they are of these weights.
+
+    Every move has a sample, up to MAX_SAMPLES; older samples stay where nothing moves.
+    """
+    moving = [move for move in moves if move.order and move.order != tuple(range(move.num_rows))]
+    spans = [(piece.file, piece.offset, piece.nbytes) for move in moving for piece in move.targets]
+    names = {file.name: number for number, file in enumerate(files)}
+    kept = [
+        sample
+        for sample in samples
+        if not any(
+            names.get(sample.file) == file and offset <= sample.offset < offset + nbytes
+            for file, offset, nbytes in spans
+        )
+    ]
+    step = max(1, -(-len(moving) // MAX_SAMPLES))
+    return ManifestStamps(
+        values=tuple(stamps.items()),
+        samples=(*kept, *(_sample_of(move, files) for move in moving[::step])),
+    )
+
+
+def _sample_of(move: Move, files: Sequence[TargetFile]) -> Sample:
+    """The beginning of the first row that moves."""
+    assert move.order is not None, move.name
+    row = next(row for row, source in enumerate(move.order) if row != source)
+    place = move.targets[0]
+    return Sample(
+        file=files[place.file].name,
+        offset=place.offset + row * place.row_nbytes,
+        nbytes=min(SAMPLE_NBYTES, place.row_nbytes),
+        crc32=0,
     )
 
 

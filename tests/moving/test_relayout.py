@@ -32,6 +32,7 @@ from ropeconv.words.layout import HALF_SPLIT, INTERLEAVED, Repeat, Rope, row_ord
 from tests.moving.cases import LARGER, ODD, digests, make_hf, run_child, take_room
 
 BLOCK = 1024
+SAMPLE = {"file": "x", "offset": 0, "nbytes": 1, "crc32": "00000000"}
 SMALL = Effort(jobs=2, block_nbytes=BLOCK, io=Io.BUFFERED)
 
 
@@ -191,9 +192,16 @@ def test_manifest_that_outlived_its_weights_is_refused(source: Path, tmp_path: P
     [
         [],
         {"values": {"ropeconv.layout": 1}, "samples": []},
-        {"values": {}, "samples": [{"file": "../x", "offset": 0, "nbytes": 1, "crc32": 0}]},
-        {"values": {}, "samples": [{"file": "x", "offset": -1, "nbytes": 1, "crc32": 0}]},
-        {"values": {}, "samples": [{"file": "x", "offset": 0, "nbytes": 1 << 40, "crc32": 0}]},
+        {
+            "values": {},
+            "samples": [{"file": "../x", "offset": 0, "nbytes": 1, "crc32": "00000000"}],
+        },
+        {"values": {}, "samples": [{"file": "x", "offset": 0, "nbytes": 1, "crc32": "xyz"}]},
+        {"values": {}, "samples": [{"file": "x", "offset": -1, "nbytes": 1, "crc32": "00000000"}]},
+        {
+            "values": {},
+            "samples": [{"file": "x", "offset": 0, "nbytes": 1 << 40, "crc32": "00000000"}],
+        },
     ],
 )
 def test_stamps_of_a_hostile_manifest_are_refused(source: Path, stamps: object) -> None:
@@ -245,7 +253,7 @@ def test_in_place_that_was_stopped_is_taken_for_no_layout(
         relayout_in_place(folder, INTERLEAVED, block_nbytes=512, listen=listen, stop=stop)
     with pytest.raises(IncompleteSource, match="in the middle of a conversion in place"):
         hf.discover(folder)
-    with pytest.raises(AnotherRun, match="another kind"):
+    with pytest.raises(AnotherRun, match="another than this"):
         relayout_in_place(folder, HALF_SPLIT, block_nbytes=512)
     relayout_in_place(folder, INTERLEAVED, block_nbytes=512)
 
