@@ -15,8 +15,8 @@ within the time. cold, sync: the source is dropped from the page cache before, t
 
 Parts: main (both formats, both layouts, against cp), peers (safetensors, the steps of transformers'
 script, torchtune if an interpreter with torchtune 0.6 and torchao 0.12 is named; run all this with
-PYTHONPATH=. then, since that one has no ropeconv), choices (I/O, jobs, hashes), sharing (an XFS image, as root), inplace, growth (0.25 GB to --gigabytes doubled
-thrice).
+PYTHONPATH=. then, since that one has no ropeconv), choices (I/O, jobs, hashes), sharing (an XFS
+image, as root), inplace, growth (0.25 GB to --gigabytes doubled thrice).
 """
 
 from __future__ import annotations
