@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from ropeconv.moving.crc import WORTHWHILE_NBYTES
 from ropeconv.moving.effort import (
     BLOCK_NBYTES,
     BUFFERS_NBYTES,
@@ -18,15 +19,25 @@ from ropeconv.moving.effort import (
     Effort,
     Io,
 )
+from ropeconv.moving.views import views_kept
+from ropeconv.thinking.blocks import (
+    FEW_PLACES,
+    KEPT_FEW,
+    KEPT_MANY,
+    block_nbytes,
+    block_places,
+)
 from ropeconv.thinking.plan import Plan
 from ropeconv.words.errors import NoMemory, NoRoom
 
 PAGE_NBYTES = 4096
-BASE_NBYTES = (
-    48 << 20
-)  # Python with ropeconv imported: 22 to 35 MiB measured, and room for its arenas
+BASE_NBYTES = 40 << 20  # Python with the command imported: 28 to 34 MiB measured, and some room
+NUMPY_NBYTES = 12 << 20  # more where sums are computed: 11 MiB measured
+PLACE_NBYTES = 128  # of a scatter: two numbers in a tuple
+DELTA_NBYTES = 8 * 16  # how far a row moves, in each order that is kept
+VIEW_NBYTES = 200
 TENSOR_NBYTES = 6 << 10  # of a plan, for each move: 3 to 5 KiB measured
-LINE_NBYTES = 16  # of the journal's index, for each block
+LINE_NBYTES = 16  # of the journal's index, for each block: 8, and as many for smaller blocks
 CACHESTAT = 451  # the system call's number, the same on every architecture since Linux 6.5
 CACHED_FRACTION = 0.5  # of the source; below it, reading from the disk is what takes the time
 
@@ -75,11 +86,30 @@ def needs_of(
 
 def memory_nbytes(plan: Plan, effort: Effort) -> int:
     """Peak resident memory of a run, in bytes; a test holds the measured peak against it."""
-    buffer = plan.largest_block_nbytes(effort.block_nbytes) + PAGE_NBYTES
+    limit = effort.block_nbytes
+    buffer = plan.largest_block_nbytes(limit) + PAGE_NBYTES
     if effort.io is Io.DIRECT:
         buffer = 2 * (buffer + PAGE_NBYTES)
-    lines = LINE_NBYTES * (plan.moved_nbytes // effort.block_nbytes + len(plan.moves))
-    return BASE_NBYTES + TENSOR_NBYTES * len(plan.moves) + lines + effort.jobs * buffer
+    places = max((block_places(move, limit) for move in plan.moves), default=1)
+    views = VIEW_NBYTES * views_kept(places) if places > 1 else 0
+    lines = sum(1 + move.nbytes // max(1, block_nbytes(move, limit)) for move in plan.moves)
+    sums = limit >= WORTHWHILE_NBYTES and any(file.checksums for file in plan.files)
+    return (
+        BASE_NBYTES
+        + TENSOR_NBYTES * len(plan.moves)
+        + LINE_NBYTES * lines
+        + (NUMPY_NBYTES if sums else 0)
+        + _scatters_nbytes(places)
+        + effort.jobs * (buffer + views)
+    )
+
+
+def _scatters_nbytes(places: int) -> int:
+    """Of the scatters that are kept for all jobs, where none has more places."""
+    if places == 1:
+        return 0
+    kept = KEPT_FEW * min(places, FEW_PLACES) + (KEPT_MANY * places if places > FEW_PLACES else 0)
+    return PLACE_NBYTES * kept + DELTA_NBYTES * places
 
 
 def check_needs(needs: Needs, target: Path) -> None:

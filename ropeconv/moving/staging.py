@@ -105,6 +105,20 @@ class Staging:
         else:
             self._replaced.rename(self.target)
 
+    def foresee(self, key: str, sizes: Sizes, effort: Effort, *, restart: bool) -> Effort:
+        """The effort that `begin` would return; nothing is changed."""
+        heading = self._heading(restart=restart)
+        if heading is None or heading.key != key or not self._can_go_on(heading, sizes, effort):
+            return effort
+        return replace(effort, block_nbytes=heading.block_nbytes)
+
+    def _heading(self, *, restart: bool) -> Heading | None:
+        """Of the conversion that was interrupted, if its work is wanted."""
+        return None if restart else read_heading(self.folder / JOURNAL)
+
+    def _can_go_on(self, heading: Heading, sizes: Sizes, effort: Effort) -> bool:
+        return heading.boot in {"", _boot(effort)} and self._has_files(sizes)
+
     def begin(
         self,
         key: str,
@@ -130,7 +144,7 @@ class Staging:
             AnotherRun: an interrupted run of another plan lies there, or one in place.
             NoRoom: the disk is full.
         """
-        heading = None if restart else read_heading(self.folder / JOURNAL)
+        heading = self._heading(restart=restart)
         if not restart and heading is None and is_in_place(self.folder / JOURNAL):
             raise AnotherRun(
                 what=f"`{self.target}` is in the middle of a conversion in place",
@@ -139,7 +153,6 @@ class Staging:
                 fix="repeat that command first; `Handling(restart=True)` throws its work away, and"
                 " with it what was there",
             )
-        boot = "" if effort.sync else this_boot()
         if heading is not None and heading.key != key:
             raise AnotherRun(
                 what=f"`{self.folder}` holds the work of an interrupted run of another plan",
@@ -148,11 +161,12 @@ class Staging:
                 " away",
             )
         try:
-            if heading is not None and heading.boot in {"", boot} and self._has_files(sizes):
+            if heading is not None and self._can_go_on(heading, sizes, effort):
                 self._journal = Journal(self.folder / JOURNAL, heading)
                 self._journal.load()
             else:
                 self._begin_afresh(sizes, prepare)
+                boot = _boot(effort)
                 heading = Heading(key=key, block_nbytes=effort.block_nbytes, boot=boot)
                 self._journal = Journal(self.folder / JOURNAL, heading)
         except OSError as error:
@@ -254,6 +268,11 @@ class Staging:
         except OSError:
             self._replaced.rename(self.target)
             raise
+
+
+def _boot(effort: Effort) -> str:
+    """What a journal's heading says of when its lines may be trusted."""
+    return "" if effort.sync else this_boot()
 
 
 def _cannot_make(folder: Path, error: OSError) -> TargetError:

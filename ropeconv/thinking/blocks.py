@@ -18,7 +18,7 @@ from ropeconv.thinking.moves import Move
 # of a block's scatter, where rows allow it: each place takes 128 bytes, and a view of it 200
 MOST_PLACES = 1 << 14
 FEW_PLACES = 1 << 10
-KEPT_FEW, KEPT_MANY = 32, 4  # scatters of at most so few places that are kept, and of more
+KEPT_FEW, KEPT_MANY = 16, 4  # scatters of at most so few places that are kept, and of more
 
 # (place in the buffer, bytes), in the order of the source's bytes
 Scatter = tuple[tuple[int, int], ...]

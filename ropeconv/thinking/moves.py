@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from ropeconv.thinking.inventory import Piece, WholeTensor
-from ropeconv.words.layout import RopeLayout, Rows, row_period
+from ropeconv.words.layout import Keep, RopeLayout, Rows, row_period
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +55,8 @@ def _order(
     rows: tuple[Rows, ...], source: RopeLayout, target: RopeLayout
 ) -> tuple[int, ...] | None:
     """The gather order, of one head where heads repeat: a matrix's columns are 10^8 such rows."""
+    if all(isinstance(part, Keep) for part in rows):
+        return None  # an embedding's order would take 10 MB for 128,000 rows
     found = row_period(rows, source, target)
     return None if found == tuple(range(len(found))) else found
 

@@ -33,18 +33,32 @@ EFFORTS = [
     Effort(jobs=4, io=Io.DIRECT, sync=False),
 ]
 MEASURE = """
-import json, resource, sys
+import json, sys
 from pathlib import Path
+from ropeconv.cli import app  # as the command has it
 from ropeconv.moving.effort import Effort, Io
-from ropeconv.story.conversion import MetaOptions, convert
-source, target, io = sys.argv[1:]
+from ropeconv.story.conversion import Handling, MetaOptions, convert
+source, target, io, jobs, ranks = sys.argv[1:]
 report = convert(
-    Path(source), Path(target), MetaOptions(num_ranks=2), effort=Effort(jobs=2, io=Io(io))
+    Path(source),
+    Path(target),
+    MetaOptions(num_ranks=int(ranks)),
+    effort=Effort(jobs=int(jobs), io=Io(io)),
+    handling=Handling(hashes=True),
 )
 # VmHWM: ru_maxrss would count the parent's pages between fork and exec
 peak = next(line for line in open("/proc/self/status") if line.startswith("VmHWM"))
 print(json.dumps([report.needs.memory_nbytes, int(peak.split()[1]) * 1024]))
 """
+
+
+def measured(source: Path, target: Path, *, io: str, jobs: int, ranks: int) -> tuple[int, int]:
+    """Planned and measured memory of a conversion in a process of its own."""
+    words = [str(source), str(target), io, str(jobs), str(ranks)]
+    command = [sys.executable, "-c", MEASURE, *words]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    planned, peak = json.loads(done.stdout)
+    return planned, peak
 
 
 @pytest.mark.parametrize("shape", [ODD, LARGER])
@@ -150,17 +164,49 @@ def test_look_for_sharing_leaves_what_lies_there_alone(
     assert probe.is_dir() or probe.read_text() == "years of work"
 
 
-@pytest.mark.parametrize("io", ["buffered", "direct"])
-def test_measured_memory_stays_below_the_plan(tmp_path: Path, io: str) -> None:
+@pytest.mark.parametrize(
+    ("io", "jobs", "ranks"),
+    [("buffered", 1, 1), ("buffered", 2, 2), ("buffered", 8, 2), ("direct", 2, 2)],
+)
+def test_measured_memory_stays_below_the_plan(
+    tmp_path: Path, io: str, jobs: int, ranks: int
+) -> None:
     """Half a gigabyte of weights, ten times what is allowed."""
     shape = replace(LARGER, layers=1, hidden=4096, heads=32, head_dim=128, vocab=30_000)
     source = make_sparse_hf(tmp_path / "hf", shape, num_shards=4)
-    command = [sys.executable, "-c", MEASURE, source, tmp_path / "meta", io]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
-    planned, peak = json.loads(done.stdout)
+    planned, peak = measured(source, tmp_path / "meta", io=io, jobs=jobs, ranks=ranks)
 
     assert sum(path.stat().st_size for path in source.iterdir()) > 5e8
     assert peak < planned <= 96 << 20
+
+
+def test_measured_memory_of_short_rows_stays_below_the_plan(tmp_path: Path) -> None:
+    """A megabyte of the rows of 128 bytes that two ranks share has 16,384 places."""
+    shape = replace(LARGER, hidden=64, heads=2, kv_heads=2, head_dim=32, vocab=600_000)
+    shape = replace(shape, intermediate=600_000)
+    source = make_sparse_hf(tmp_path / "hf", shape, num_shards=2)
+    planned, peak = measured(source, tmp_path / "meta", io="buffered", jobs=8, ranks=2)
+
+    assert peak < planned
+
+
+def test_needs_count_the_blocks_of_the_run_that_is_gone_on_with(tmp_path: Path) -> None:
+    """A direct run has blocks of 4 MiB; eight buffered jobs go on with them."""
+    shape = replace(LARGER, layers=1, hidden=4096, heads=32, head_dim=128, vocab=30_000)
+    source = make_sparse_hf(tmp_path / "hf", shape, num_shards=4)
+    stop = threading.Event()
+    stop.set()
+    options = MetaOptions(num_ranks=2)
+    direct = Effort(jobs=4, io=Io.DIRECT)
+    with pytest.raises(Interrupted):
+        convert(source, tmp_path / "meta", options, effort=direct, stop=stop)
+    more = Effort(jobs=8, io=Io.BUFFERED)
+    foreseen = convert(source, tmp_path / "meta", options, effort=more, dry_run=True)
+    afresh = convert(source, tmp_path / "fresh", options, effort=more, dry_run=True)
+    planned, peak = measured(source, tmp_path / "meta", io="buffered", jobs=8, ranks=2)
+
+    assert planned == foreseen.needs.memory_nbytes > afresh.needs.memory_nbytes + (20 << 20)
+    assert peak < planned
 
 
 def test_largest_model_is_planned_within_the_promise(
