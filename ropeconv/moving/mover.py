@@ -24,6 +24,7 @@ from ropeconv.moving.files import (
     shorter,
     write_all,
 )
+from ropeconv.moving.gathers import Gathers
 from ropeconv.moving.hashes import Hashes
 from ropeconv.moving.ledger import Ledger
 from ropeconv.moving.staging import Staging
@@ -60,6 +61,7 @@ class Mover:
         nbytes = plan.largest_block_nbytes(effort.block_nbytes)
         self._buffer = memoryview(mmap.mmap(-1, nbytes + PAGE_NBYTES))  # page-aligned
         self._views = Views(self._buffer)
+        self._gathers = Gathers()
 
         def target(file: int) -> Path:
             return staging.path(plan.files[file].name)
@@ -127,7 +129,11 @@ class Mover:
         return sample == finished[1]
 
     def _read(self, read: Read, shift: int) -> None:
-        views = self._views.of(read.scatter, shift)
+        numbers = self._gathers.of(read.scatter)
+        if numbers is None:
+            views = self._views.of(read.scatter, shift)
+        else:
+            views = [memoryview(bytearray(read.nbytes))]
         try:
             if self._pages is None or not self._read_pages(self._pages, read, views):
                 read_scattered(self._sources[read.file], views, read.offset)
@@ -139,6 +145,8 @@ class Mover:
                 why=reason(error),
                 fix="see that it is there and readable, then run the same command again",
             ) from error
+        if numbers is not None:
+            numbers.put(views[0], self._buffer[shift:])
 
     def _read_pages(self, pages: memoryview, read: Read, views: Sequence[memoryview]) -> bool:
         """Read a span past the page cache; False where the file system cannot."""

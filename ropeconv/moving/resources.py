@@ -32,7 +32,8 @@ from ropeconv.words.errors import NoMemory, NoRoom
 
 PAGE_NBYTES = 4096
 BASE_NBYTES = 40 << 20  # Python with the command imported: 28 to 34 MiB measured, and some room
-NUMPY_NBYTES = 12 << 20  # more where sums are computed: 11 MiB measured
+NUMPY_NBYTES = 12 << 20  # more where it is needed, for sums for instance: 11 MiB measured
+GATHER_NBYTES = 80  # of a part that NumPy places: two numbers' places, of four scatters, and itself
 PLACE_NBYTES = 128  # of a scatter: two numbers in a tuple
 DELTA_NBYTES = 8 * 16  # how far a row moves, in each order that is kept
 VIEW_NBYTES = 200
@@ -92,13 +93,16 @@ def memory_nbytes(plan: Plan, effort: Effort) -> int:
         buffer = 2 * (buffer + PAGE_NBYTES)
     places = max((block_places(move, limit) for move in plan.moves), default=1)
     views = VIEW_NBYTES * views_kept(places) if places > 1 else 0
+    gathers = places > FEW_PLACES  # perhaps: if the parts are short
+    if gathers:
+        views += GATHER_NBYTES * places
     lines = sum(1 + move.nbytes // max(1, block_nbytes(move, limit)) for move in plan.moves)
     sums = limit >= WORTHWHILE_NBYTES and any(file.checksums for file in plan.files)
     return (
         BASE_NBYTES
         + TENSOR_NBYTES * len(plan.moves)
         + LINE_NBYTES * lines
-        + (NUMPY_NBYTES if sums else 0)
+        + (NUMPY_NBYTES if sums or gathers else 0)
         + _scatters_nbytes(places)
         + effort.jobs * (buffer + views)
     )
