@@ -18,6 +18,11 @@ LARGEST_NBYTES = 8  # of a number
 MOST_NUMBERS = 2  # of a part, on average: longer ones are read into their places faster
 
 
+def may_gather(places: int, nbytes: int) -> bool:
+    """Whether a scatter of so many places and bytes can be one of numbers."""
+    return places > FEW_PLACES and nbytes <= MOST_NUMBERS * LARGEST_NBYTES * places
+
+
 @dataclass(frozen=True)
 class Numbers:
     """A scatter as numbers of one size.

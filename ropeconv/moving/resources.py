@@ -19,6 +19,7 @@ from ropeconv.moving.effort import (
     Effort,
     Io,
 )
+from ropeconv.moving.gathers import may_gather
 from ropeconv.moving.views import views_kept
 from ropeconv.thinking.blocks import (
     FEW_PLACES,
@@ -91,12 +92,16 @@ def memory_nbytes(plan: Plan, effort: Effort) -> int:
     buffer = plan.largest_block_nbytes(limit) + PAGE_NBYTES
     if effort.io is Io.DIRECT:
         buffer = 2 * (buffer + PAGE_NBYTES)
-    places = max((block_places(move, limit) for move in plan.moves), default=1)
+    sizes = [(block_places(move, limit), block_nbytes(move, limit)) for move in plan.moves]
+    places = max((count for count, _ in sizes), default=1)
     views = VIEW_NBYTES * views_kept(places) if places > 1 else 0
-    gathers = places > FEW_PLACES  # perhaps: if the parts are short
+    gathers = any(may_gather(*size) for size in sizes)
     if gathers:
         views += GATHER_NBYTES * places
-    lines = sum(1 + move.nbytes // max(1, block_nbytes(move, limit)) for move in plan.moves)
+    lines = sum(
+        1 + move.nbytes // max(1, nbytes)
+        for move, (_, nbytes) in zip(plan.moves, sizes, strict=True)
+    )
     sums = limit >= WORTHWHILE_NBYTES and any(file.checksums for file in plan.files)
     return (
         BASE_NBYTES
