@@ -55,6 +55,7 @@ def plan_new_layout(
     *,
     in_place: bool = False,
     stamps: Mapping[str, str] | None = None,
+    stop: Event | None = None,
 ) -> Plan:
     """Discover the source, examine what the plan depends on, and decide everything.
 
@@ -65,6 +66,7 @@ def plan_new_layout(
         parts: of the model, whose rows move.
         in_place: the target's files are the source's.
         stamps: those to believe, whatever the files say.
+        stop: set it and looking at the bytes ends.
 
     Raises:
         AlreadyConverted: the rows are in that layout already.
@@ -79,7 +81,7 @@ def plan_new_layout(
     inventory = take_stock(checkpoint, trust_stamp=True, described=described, parts=parts)
     known = inventory.family.has_every_shape
     if known:
-        evidence = examine(inventory, allow_drift=False)
+        evidence = examine(inventory, allow_drift=False, stop=stop)
         model, inferred = state_model(inventory, evidence, Said())
     else:
         evidence = Evidence(tied=bool(checkpoint.claims.tied), kept=(), notes=())
@@ -142,7 +144,7 @@ def relayout(
     """
     handling = handling or Handling()
     check_target(target, source, overwrite=handling.overwrite)
-    plan = plan_new_layout(source, layout, described, parts)
+    plan = plan_new_layout(source, layout, described, parts, stop=stop)
     effort = settle(plan, effort or Effort(jobs=default_jobs()))
     return carry_out(
         plan,
@@ -192,7 +194,7 @@ def relayout_in_place(
     folder_names(root)  # nothing is made beside a folder that is not there
     staging = Staging(root)
     if dry_run:
-        plan = plan_new_layout(root, layout, described, parts, in_place=True)
+        plan = plan_new_layout(root, layout, described, parts, in_place=True, stop=stop)
         _check_first(plan, look=look, stop=stop)
         report = _report(plan, block_nbytes, done=False)
         check_needs(report.needs, staging.folder)
@@ -201,7 +203,9 @@ def relayout_in_place(
         work = InPlace(root, staging.folder)
         key = _key_in_place(layout, block_nbytes, described, parts)
         before = work.resume(key)
-        plan = plan_new_layout(root, layout, described, parts, in_place=True, stamps=before)
+        plan = plan_new_layout(
+            root, layout, described, parts, in_place=True, stamps=before, stop=stop
+        )
         if before is None:
             _check_first(plan, look=look, stop=stop)
         report = _report(plan, block_nbytes, done=True)
