@@ -6,9 +6,9 @@
 The data are random bytes in the shapes of a small Llama, made first and removed last. Contenders
 take turns within each round, so that a slow moment hits all of them; every number is a median,
 every ratio the median of the rounds' own ratios. Each contender is a process of its own: wall time
-has its start-up, memory is its peak as the kernel counts it. Before each run the source is copied
-and the copy removed: a virtual machine gives memory that was idle for seconds back to its host, and
-whoever takes it again first waits for it (up to 5 s for 2 GB were seen).
+has its start-up, memory is its peak as the kernel counts it. Before each run another process fills
+as much memory as the target will take and ends: a virtual machine gives memory that was idle back
+to its host, and whoever takes it again first waits for it (up to 5 s for 2 GB were seen).
 
 warm: the source is in the page cache, nothing is flushed. warm, sync: every target file is flushed
 within the time. cold, sync: the source is dropped from the page cache before, the target flushed.
@@ -297,8 +297,8 @@ def measure(root: Path, contender: Contender, mode: Mode) -> Run:
     """One run of one contender; its target is removed."""
     source, target = root / contender.source, root / contender.target
     os.sync()
-    prime(source, target)
     (chill if mode.cold else warm_up)(source)
+    prime(sum(path.stat().st_size for path in source.iterdir()))
     command = contender.command(source, target)
     own = command[: len(ROPECONV)] == ROPECONV
     if own and not mode.sync:
@@ -372,10 +372,9 @@ def warm_up(folder: Path) -> None:
     subprocess.run(f"cat {folder}/* > /dev/null", shell=True, check=True)
 
 
-def prime(source: Path, target: Path) -> None:
-    """Copy and remove the copy, so that the next program finds its memory at hand."""
-    subprocess.run(["cp", "-r", source, target], check=True)
-    shutil.rmtree(target)
+def prime(nbytes: int) -> None:
+    """Have so much memory filled and given back, so that the next program finds it at hand."""
+    subprocess.run([sys.executable, "-c", f"b'1' * int({nbytes})"], check=True)
 
 
 def chill(folder: Path) -> None:
