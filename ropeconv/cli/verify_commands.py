@@ -51,6 +51,13 @@ def checkpoint(
     context_length: ContextLength = None,
     layers: Layers = None,
     sample: Sample = None,
+    trust_declared_layout: Annotated[
+        bool,
+        typer.Option(
+            "--trust-declared-layout",
+            help="Do not ask the weights whether their layout is the one that SRC declares.",
+        ),
+    ] = False,
     logits: Annotated[
         bool,
         typer.Option("--logits", help="Also run both models, layer by layer, and compare logits."),
@@ -86,6 +93,7 @@ def checkpoint(
             layers=parse_layers(layers),
             sample=sample,
             logits=LogitsRequest(text=text) if logits or text else None,
+            look=not trust_declared_layout,
             effort=Effort(jobs=jobs or default_jobs()),
         )
 

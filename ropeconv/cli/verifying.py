@@ -45,6 +45,7 @@ def verify_and_show(
     layers: Sequence[int] | None,
     sample: int | None,
     logits: LogitsRequest | None,
+    look: bool,
     effort: Effort,
 ) -> None:
     """Prove, show, and exit with what was found."""
@@ -57,6 +58,7 @@ def verify_and_show(
             layers=layers,
             sample=sample,
             logits=logits,
+            look=look,
             effort=effort,
             listen=watch,
         )

@@ -118,13 +118,18 @@ def detect(root: Path) -> Detected:
     return Looking(root).result()
 
 
+def contradicts(declared: str, detected: Detected) -> bool:
+    """Whether weights firmly say that they are not in the declared layout."""
+    return detected.conclusive and detected.layout != declared
+
+
 def check_declared(root: Path, declared: str, detected: Detected) -> None:
     """Refuse a checkpoint whose weights firmly say that they are not in the declared layout.
 
     Raises:
         Contradiction: they do.
     """
-    if not detected.conclusive or detected.layout == declared:
+    if not contradicts(declared, detected):
         return
     raise Contradiction(
         what=f"the weights of `{root}` do not look {declared}",

@@ -22,6 +22,7 @@ from ropeconv.proof.verdict import (
     Side,
     Verdict,
 )
+from ropeconv.story.detection import contradicts, looking_at
 from ropeconv.thinking.config_map import Said, state_model
 from ropeconv.thinking.family_model import differing_keys, state_family
 from ropeconv.thinking.inventory import Inventory, take_stock
@@ -71,6 +72,7 @@ def verify(
     layers: Sequence[int] | None = None,
     sample: int | None = None,
     logits: LogitsRequest | None = None,
+    look: bool = True,
     effort: Effort | None = None,
     listen: Listener = nobody,
 ) -> Verdict:
@@ -84,6 +86,9 @@ def verify(
         sample: compare the scores of that many layers, evenly spread; for smoke runs. Not
             together with `layers`.
         logits: also run both models as a whole.
+        look: let the source's weights speak before two checkpoints are called one: where they
+            firmly contradict its declared layout, both may be mislabelled alike, and the answer is
+            inconclusive.
         effort: threads and block size.
         listen: hears of progress.
 
@@ -109,7 +114,7 @@ def verify(
     if run is not None:
         with _check("logits", listen):
             whole = run(listen)
-    return Verdict(
+    verdict = Verdict(
         target=theirs.side,
         source=ours.side,
         exact=exact,
@@ -117,6 +122,20 @@ def verify(
         scores=scores,
         logits=whole,
     )
+    if look and verdict.outcome is Outcome.SAME:
+        return replace(verdict, scores=_heard(scores, ours))
+    return verdict
+
+
+def _heard(scores: ScoreCheck, ours: _Known) -> ScoreCheck:
+    """The scores as they count once the source's weights have said in which layout they are."""
+    inventory = ours.inventory
+    root, declared = inventory.checkpoint.root, inventory.layout.name
+    with looking_at(root, ours.model.geometry, wanted=True) as looking:
+        if looking is None or not contradicts(declared, found := looking.result()):
+            return scores
+    why = f"the weights of `{root}` do not look {declared}, as it declares: {found.why}"
+    return replace(scores, outcome=Outcome.INCONCLUSIVE, why=why)
 
 
 @contextmanager

@@ -279,7 +279,7 @@ FROZEN = {
     "convert interleaved-to-half": SPEECH | RUN | {"--in-place", "--part", "--family"},
     "convert half-to-interleaved": SPEECH | RUN | {"--in-place", "--part", "--family"},
     "verify checkpoint": SPEECH | SAID | {"--against", "--jobs", "--layers", "--sample", "--logits",
-                                          "--text"},
+                                          "--text", "--trust-declared-layout"},
     "verify kernel": SPEECH,
     "inspect": SPEECH | {"--look/--no-look"},
     "families": SPEECH | {"--probe"},

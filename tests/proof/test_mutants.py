@@ -278,13 +278,13 @@ def test_mistake_is_called_by_its_name(
     assert words in " ".join(verdict.exact.diagnosis), verdict.exact.diagnosis
 
 
-def test_a7_wrong_label_of_the_source_is_beyond_bytes_and_scores_and_seen_by_looking(
+def test_a7_both_sides_mislabelled_alike_never_pass_unless_the_label_is_trusted(
     tmp_path: Path,
 ) -> None:
     """Half-split rows in a Meta file: a right reorder of them is equal, and equally wrong.
 
-    So a proof holds under the layouts that both declare, and says so; the weights know better, and
-    stop the conversion that would make the target.
+    The weights know better: they stop the conversion that would make the target, and the proof is
+    inconclusive. Only who trusts the label gets a proof under the layouts that both declare.
     """
     source = shutil.copytree(KJV, tmp_path / "mislabelled")
     for file in source.glob("*.pth"):
@@ -296,8 +296,12 @@ def test_a7_wrong_label_of_the_source_is_beyond_bytes_and_scores_and_seen_by_loo
     with pytest.raises(Contradiction, match="do not look interleaved"):
         ropeconv.convert(source, tmp_path / "refused", HfOptions(), look=True)
     ropeconv.convert(source, tmp_path / "target", HfOptions(), look=False)
-    verdict = ropeconv.verify(tmp_path / "target", source, layers=[0, 7])
+    heard = ropeconv.verify(tmp_path / "target", source, layers=[0, 7])
+    verdict = ropeconv.verify(tmp_path / "target", source, layers=[0, 7], look=False)
 
+    assert heard.outcome is Outcome.INCONCLUSIVE
+    assert heard.exit_code == 3
+    assert "do not look interleaved, as it declares" in heard.scores.why
     assert verdict.outcome is Outcome.SAME
     assert verdict.scores.max_difference == 0.0
     assert (verdict.source.layout, verdict.target.layout) == ("interleaved", "half-split")
