@@ -36,6 +36,10 @@ EPILOG = (
     "Exit codes: 0 done, 2 wrong usage, 4 source, 5 refused, 6 target, 70 bug, 130 interrupted."
 )
 
+ROWS_ONLY = (
+    "Only rotary rows move: names, order and places of everything else stay, so that file systems"
+    " with reflinks share the rest."
+)
 app = typer.Typer(
     help="Convert a checkpoint into a new folder, by moving rows of bytes.",
     callback=help_if_alone,
@@ -195,102 +199,53 @@ def hf_to_meta(
         )
 
 
-@app.command(
-    "interleaved-to-half", epilog=EPILOG, short_help="Rows only, within Hugging Face's format."
-)
-def interleaved_to_half(
-    source: Source,
-    target: TargetOrNone = None,
-    *,
-    in_place: InPlace = False,
-    part: Parts = None,
-    family: FamilyFile = None,
-    trust_declared_layout: TrustDeclared = False,
-    dry_run: DryRun = False,
-    overwrite: Overwrite = False,
-    restart: Restart = False,
-    hashes: Hash = False,
-    jobs: Jobs = None,
-    io: IoKind = Io.AUTO,
-    sync: Sync = True,
-    json: Json = False,
-    report: Report = None,
-    quiet: Quiet = False,
-    no_color: NoColor = False,
-    debug: Debug = False,
-) -> None:
-    """Interleaved rows to half-split rows, within Hugging Face's format.
+def _add_relayout(name: str, layout: str, *, short_help: str, title: str) -> None:
+    """Add a command that moves rows into that layout: one for each direction, alike but for it."""
 
-    Only rotary rows move: names, order and places of everything else stay, so that file systems
-    with reflinks share the rest.
-    """
-    speech = Speech(
-        json=json, quiet=quiet, report=report, debug=debug, no_color=no_color, forms=CONVERSION
-    )
-    with speaking(speech):
-        from ropeconv.cli.converting import HALF_SPLIT, Handling, relayout_and_show
-
-        _check_place(target, in_place=in_place, new_folder_only=overwrite or restart or hashes)
-        relayout_and_show(
-            speech,
-            source,
-            target,
-            HALF_SPLIT,
-            family=family,
-            parts=part or [Part.TEXT],
-            effort=Effort(jobs=jobs or default_jobs(), io=io, sync=sync),
-            handling=Handling(overwrite=overwrite, restart=restart, hashes=hashes),
-            look=not trust_declared_layout,
-            dry_run=dry_run,
+    def relayout(
+        source: Source,
+        target: TargetOrNone = None,
+        *,
+        in_place: InPlace = False,
+        part: Parts = None,
+        family: FamilyFile = None,
+        trust_declared_layout: TrustDeclared = False,
+        dry_run: DryRun = False,
+        overwrite: Overwrite = False,
+        restart: Restart = False,
+        hashes: Hash = False,
+        jobs: Jobs = None,
+        io: IoKind = Io.AUTO,
+        sync: Sync = True,
+        json: Json = False,
+        report: Report = None,
+        quiet: Quiet = False,
+        no_color: NoColor = False,
+        debug: Debug = False,
+    ) -> None:
+        speech = Speech(
+            json=json, quiet=quiet, report=report, debug=debug, no_color=no_color, forms=CONVERSION
         )
+        with speaking(speech):
+            from ropeconv.cli.converting import LAYOUTS, Handling, relayout_and_show
 
+            _check_place(target, in_place=in_place, new_folder_only=overwrite or restart or hashes)
+            relayout_and_show(
+                speech,
+                source,
+                target,
+                LAYOUTS[layout],
+                family=family,
+                parts=part or [Part.TEXT],
+                effort=Effort(jobs=jobs or default_jobs(), io=io, sync=sync),
+                handling=Handling(overwrite=overwrite, restart=restart, hashes=hashes),
+                look=not trust_declared_layout,
+                dry_run=dry_run,
+            )
 
-@app.command("half-to-interleaved", epilog=EPILOG, short_help="Rows only, the other way.")
-def half_to_interleaved(
-    source: Source,
-    target: TargetOrNone = None,
-    *,
-    in_place: InPlace = False,
-    part: Parts = None,
-    family: FamilyFile = None,
-    trust_declared_layout: TrustDeclared = False,
-    dry_run: DryRun = False,
-    overwrite: Overwrite = False,
-    restart: Restart = False,
-    hashes: Hash = False,
-    jobs: Jobs = None,
-    io: IoKind = Io.AUTO,
-    sync: Sync = True,
-    json: Json = False,
-    report: Report = None,
-    quiet: Quiet = False,
-    no_color: NoColor = False,
-    debug: Debug = False,
-) -> None:
-    """Half-split rows to interleaved rows, within Hugging Face's format.
-
-    Only rotary rows move: names, order and places of everything else stay, so that file systems
-    with reflinks share the rest.
-    """
-    speech = Speech(
-        json=json, quiet=quiet, report=report, debug=debug, no_color=no_color, forms=CONVERSION
+    app.command(name, epilog=EPILOG, short_help=short_help, help=f"{title}\n\n{ROWS_ONLY}")(
+        relayout
     )
-    with speaking(speech):
-        from ropeconv.cli.converting import INTERLEAVED, Handling, relayout_and_show
-
-        _check_place(target, in_place=in_place, new_folder_only=overwrite or restart or hashes)
-        relayout_and_show(
-            speech,
-            source,
-            target,
-            INTERLEAVED,
-            family=family,
-            parts=part or [Part.TEXT],
-            effort=Effort(jobs=jobs or default_jobs(), io=io, sync=sync),
-            handling=Handling(overwrite=overwrite, restart=restart, hashes=hashes),
-            look=not trust_declared_layout,
-            dry_run=dry_run,
-        )
 
 
 def _check_place(target: Path | None, *, in_place: bool, new_folder_only: bool) -> None:
@@ -307,3 +262,17 @@ def _check_place(target: Path | None, *, in_place: bool, new_folder_only: bool) 
             why="they are about a new folder, and in place there is none",
             fix="leave them out; a run that was interrupted goes on with the same command",
         )
+
+
+_add_relayout(
+    "interleaved-to-half",
+    "half-split",
+    short_help="Rows only, within Hugging Face's format.",
+    title="Interleaved rows to half-split rows, within Hugging Face's format.",
+)
+_add_relayout(
+    "half-to-interleaved",
+    "interleaved",
+    short_help="Rows only, the other way.",
+    title="Half-split rows to interleaved rows, within Hugging Face's format.",
+)

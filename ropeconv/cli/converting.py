@@ -14,14 +14,13 @@ from ropeconv.moving.effort import Effort
 from ropeconv.reports.text import size
 from ropeconv.story.conversion import ConversionReport, Handling, HfOptions, MetaOptions, convert
 from ropeconv.thinking.config_map import Said
-from ropeconv.words.layout import HALF_SPLIT, INTERLEAVED, RopeLayout
+from ropeconv.words.layout import LAYOUTS, RopeLayout
 from ropeconv.words.model import Note
 from ropeconv.words.parts import Part
 
 # what the commands say is made of these
 __all__ = [
-    "HALF_SPLIT",
-    "INTERLEAVED",
+    "LAYOUTS",
     "Handling",
     "HfOptions",
     "MetaOptions",
