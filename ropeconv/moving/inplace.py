@@ -18,6 +18,7 @@ import threading
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -25,7 +26,7 @@ from ropeconv.formats.checkpoint import reason
 from ropeconv.formats.stamps import UNFINISHED, Sample, read_held
 from ropeconv.moving.files import BINARY, OpenFiles, flush, read_scattered, read_span, write_all
 from ropeconv.moving.inplace_journal import Heading, InPlaceJournal
-from ropeconv.moving.views import Views
+from ropeconv.moving.scatters import Scatters
 from ropeconv.thinking.blocks import Block, blocks
 from ropeconv.thinking.moves import Move
 from ropeconv.thinking.plan import Plan
@@ -209,7 +210,7 @@ class InPlace:
         work = (block for move in moves for block in blocks(move, block_nbytes))
         files = OpenFiles(lambda file: self._root / plan.files[file].name, os.O_RDWR)
         buffer = memoryview(bytearray(plan.largest_block_nbytes(block_nbytes)))
-        views = Views(buffer)
+        scatters = Scatters(buffer)
         try:
             done_nbytes = 0
             for crc in self._journal.done:
@@ -225,7 +226,7 @@ class InPlace:
                 self._journal.begin()
                 for block in portion:
                     _end_if(stop)
-                    _rewrite(block, files, buffer, views)
+                    _rewrite(block, files, buffer, scatters)
                     listen(BytesDone(nbytes=block.nbytes))
                 for file in sorted({write.file for block in portion for write in block.writes}):
                     flush(self._root / plan.files[file].name)
@@ -351,10 +352,14 @@ def _end_if(stop: threading.Event | None) -> None:
         )
 
 
-def _rewrite(block: Block, files: OpenFiles, buffer: memoryview, views: Views) -> None:
+def _read(descriptor: int, offset: int, views: Sequence[memoryview]) -> None:
+    read_scattered(descriptor, views, offset)
+
+
+def _rewrite(block: Block, files: OpenFiles, buffer: memoryview, scatters: Scatters) -> None:
     """A block reads and writes the same bytes of the file, in two orders."""
     for read in block.reads:
-        read_scattered(files[read.file], views.of(read.scatter), read.offset)
+        scatters.fill(read.scatter, partial(_read, files[read.file], read.offset))
     for write in block.writes:
         view = buffer[write.start : write.start + write.nbytes]
         write_all(files[write.file], view, write.offset)

@@ -24,12 +24,11 @@ from ropeconv.moving.files import (
     shorter,
     write_all,
 )
-from ropeconv.moving.gathers import Gathers
 from ropeconv.moving.hashes import Hashes
 from ropeconv.moving.ledger import Ledger
+from ropeconv.moving.scatters import Scatters
 from ropeconv.moving.staging import Staging
 from ropeconv.moving.sums import Sums
-from ropeconv.moving.views import Views
 from ropeconv.thinking.blocks import Block, Read, Write
 from ropeconv.thinking.plan import Plan
 from ropeconv.words.errors import RopeconvError, SourceError, TargetError
@@ -60,8 +59,7 @@ class Mover:
         self._hashes = hashes
         nbytes = plan.largest_block_nbytes(effort.block_nbytes)
         self._buffer = memoryview(mmap.mmap(-1, nbytes + PAGE_NBYTES))  # page-aligned
-        self._views = Views(self._buffer)
-        self._gathers = Gathers()
+        self._scatters = Scatters(self._buffer)
 
         def target(file: int) -> Path:
             return staging.path(plan.files[file].name)
@@ -129,14 +127,12 @@ class Mover:
         return sample == finished[1]
 
     def _read(self, read: Read, shift: int) -> None:
-        numbers = self._gathers.of(read.scatter)
-        if numbers is None:
-            views = self._views.of(read.scatter, shift)
-        else:
-            views = [memoryview(bytearray(read.nbytes))]
-        try:
+        def into(views: list[memoryview]) -> None:
             if self._pages is None or not self._read_pages(self._pages, read, views):
                 read_scattered(self._sources[read.file], views, read.offset)
+
+        try:
+            self._scatters.fill(read.scatter, into, shift)
         except EOFError:
             raise shorter(self._plan.source.path(read.file)) from None
         except OSError as error:
@@ -145,8 +141,6 @@ class Mover:
                 why=reason(error),
                 fix="see that it is there and readable, then run the same command again",
             ) from error
-        if numbers is not None:
-            numbers.put(views[0], self._buffer[shift:])
 
     def _read_pages(self, pages: memoryview, read: Read, views: Sequence[memoryview]) -> bool:
         """Read a span past the page cache; False where the file system cannot."""

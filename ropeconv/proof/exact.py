@@ -6,12 +6,13 @@ import os
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 
 from ropeconv.formats.checkpoint import Checkpoint, reason
 from ropeconv.moving.engine import run_blocks
 from ropeconv.moving.execute import Effort
 from ropeconv.moving.files import OpenFiles, read_scattered, shorter
-from ropeconv.moving.views import Views
+from ropeconv.moving.scatters import Scatters
 from ropeconv.proof.mistakes import Sides, explain, first_difference, summarise
 from ropeconv.proof.verdict import ExactCheck, Finding, Outcome
 from ropeconv.thinking.blocks import Block, Write, block_nbytes, blocks
@@ -149,7 +150,7 @@ class _Comparer:
         self._source, self._target = source, target
         self._differences = differences
         self._expected = memoryview(bytearray(nbytes))
-        self._views = Views(self._expected)
+        self._scatters = Scatters(self._expected)
         self._found = memoryview(bytearray(nbytes))
         self._sources = OpenFiles(source.path, os.O_RDONLY)
         self._targets = OpenFiles(target.path, os.O_RDONLY)
@@ -157,15 +158,17 @@ class _Comparer:
     def run(self, block: Block) -> int:
         """Compare one block."""
         for read in block.reads:
-            views = self._views.of(read.scatter)
-            _read(self._source, self._sources, read.file, views, read.offset)
+            self._scatters.fill(
+                read.scatter,
+                partial(_read, self._source, self._sources, read.file, read.offset),
+            )
         for write in block.writes:
             self._compare(block.name, write)
         return sum(write.nbytes for write in block.writes)
 
     def _compare(self, name: str, write: Write) -> None:
         found = self._found[: write.nbytes]
-        _read(self._target, self._targets, write.file, [found], write.offset)
+        _read(self._target, self._targets, write.file, write.offset, [found])
         # comparing copies costs a fraction of comparing views, which goes byte by byte
         expected_bytes = bytes(self._expected[write.start : write.start + write.nbytes])
         found_bytes = bytes(found)
@@ -180,7 +183,7 @@ class _Comparer:
 
 
 def _read(
-    checkpoint: Checkpoint, files: OpenFiles, file: int, views: list[memoryview], offset: int
+    checkpoint: Checkpoint, files: OpenFiles, file: int, offset: int, views: list[memoryview]
 ) -> None:
     try:
         read_scattered(files[file], views, offset)
