@@ -39,6 +39,14 @@ class Split(Enum):
     REPLICATED = "replicated"  # whole in every rank
 
 
+class Peer(Enum):
+    """The program whose code a table is measured against in the tests."""
+
+    TRANSFORMERS = "transformers"
+    MLX_LM = "mlx-lm"
+    NONE = ""  # none that runs it: the layout was read in the code that comes with checkpoints
+
+
 @dataclass(frozen=True, kw_only=True)
 class Rule:
     """How one tensor, or one tensor of every layer, is treated.
@@ -93,6 +101,7 @@ class Family:
             or several with dots between them.
         towers: its other parts.
         absent: what transformers takes for keys that the config under `inner` leaves out.
+        measured_by: whose code says so; where it is not transformers, that has none of the family.
     """
 
     name: str
@@ -109,6 +118,7 @@ class Family:
     inner: str = ""
     towers: tuple[Tower, ...] = ()
     absent: tuple[tuple[str, int], ...] = ()
+    measured_by: Peer = Peer.TRANSFORMERS
 
     @property
     def has_every_shape(self) -> bool:

@@ -8,10 +8,11 @@ from typing import Any
 
 from ropeconv.knowledge.families.composite import COMPOSITE, joined
 from ropeconv.knowledge.families.dense import DENSE
-from ropeconv.knowledge.families.fused import FUSED, REMOTE
+from ropeconv.knowledge.families.fused import FUSED
 from ropeconv.knowledge.families.latent import LATENT
 from ropeconv.knowledge.families.llama import LLAMA, MISTRAL
 from ropeconv.knowledge.families.refused import REFUSED
+from ropeconv.knowledge.families.remote import REMOTE
 from ropeconv.knowledge.families.towers import TOWERS
 from ropeconv.knowledge.families.unusual import UNUSUAL
 from ropeconv.knowledge.families.varied import VARIED
@@ -19,9 +20,8 @@ from ropeconv.knowledge.family import Family
 from ropeconv.knowledge.formula import evaluate
 from ropeconv.words.errors import BrokenFile, Unsupported
 
-_LANGUAGE = (LLAMA, MISTRAL, *DENSE, *FUSED, *LATENT, *VARIED, *UNUSUAL)
-FAMILIES = {family.name: family for family in (*_LANGUAGE, *REMOTE, *COMPOSITE, *TOWERS)}
-REMOTE_CODE = frozenset(family.name for family in REMOTE)  # transformers has no code to measure
+_LANGUAGE = (LLAMA, MISTRAL, *DENSE, *FUSED, *LATENT, *VARIED, *UNUSUAL, *REMOTE)
+FAMILIES = {family.name: family for family in (*_LANGUAGE, *COMPOSITE, *TOWERS)}
 
 
 def find_family(name: str, origin: str) -> Family:

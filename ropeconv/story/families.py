@@ -8,8 +8,8 @@ from difflib import get_close_matches
 from ropeconv.knowledge.families.composite import COMPOSITE
 from ropeconv.knowledge.families.refused import REFUSED
 from ropeconv.knowledge.families.towers import BY_TYPE
-from ropeconv.knowledge.family import Family
-from ropeconv.knowledge.registry import FAMILIES, REMOTE_CODE
+from ropeconv.knowledge.family import Family, Peer
+from ropeconv.knowledge.registry import FAMILIES
 from ropeconv.thinking.family_model import runtimes
 from ropeconv.words.errors import UsageError
 from ropeconv.words.layout import HALF_SPLIT, INTERLEAVED
@@ -62,6 +62,7 @@ class Explanation:
 
     Attributes:
         refused: why its rows cannot be moved; empty if they can.
+        measured_by: the program whose code the table is measured against; empty if it was read.
         sizes: each letter of the notation with its formula over the config.
         needs: what must hold of the config, each with the reason to refuse it otherwise.
     """
@@ -70,7 +71,7 @@ class Explanation:
     title: str
     layout: str
     refused: str
-    measured: bool
+    measured_by: str
     moves: tuple[TensorLine, ...]
     stays: tuple[TensorLine, ...]
     sizes: tuple[tuple[str, str], ...]
@@ -101,7 +102,7 @@ def explain(name: str) -> Explanation:
             title=name,
             layout="",
             refused=REFUSED[name],
-            measured=False,
+            measured_by="",
             moves=(),
             stays=(),
             sizes=(),
@@ -137,7 +138,7 @@ def explain(name: str) -> Explanation:
         title=family.title,
         layout="" if family.inner else family.layout.name,
         refused="",
-        measured=name not in REMOTE_CODE and not family.inner,
+        measured_by="" if family.inner else family.measured_by.value,
         moves=moves,
         stays=stays,
         sizes=(
@@ -164,7 +165,9 @@ def _line(family: Family) -> FamilyLine:
             name=family.name, title=family.title, layout="", other="as its language model"
         )
     other = "no switch in transformers"
-    if family.switch:
+    if family.measured_by is not Peer.TRANSFORMERS:
+        other = "no switch in its own code"
+    elif family.switch:
         other = f"`{family.switch}` in config.json"
     elif family.has_every_shape:
         other = "Meta's format"
@@ -184,7 +187,7 @@ def as_markdown() -> str:
     """docs/families.md: every supported model type, and every refused one with its reason."""
     rows = [
         f"| `{line.name}` | {line.title} | {line.layout or 'as its language model'}"
-        f"{' (read)' if line.name in REMOTE_CODE else ''} |"
+        f"{_EVIDENCE[FAMILIES[line.name].measured_by]} |"
         f" {_forms(FAMILIES[line.name])} | {line.other} |"
         for line in list_families()
         if line.name not in BY_TYPE
@@ -218,6 +221,9 @@ def as_markdown() -> str:
     )
 
 
+_EVIDENCE = {Peer.TRANSFORMERS: "", Peer.MLX_LM: " (mlx-lm)", Peer.NONE: " (read)"}
+
+
 def _users(name: str) -> str:
     """The composite models that have this tower and no other."""
     found = [
@@ -242,15 +248,21 @@ work for the model types below. `ropeconv families NAME` explains each tensor of
 
 Every row but two kinds is measured in the tests: the Jacobian of the model's own rotation, inside
 its own attention or the indexer of a sparse one, gives pairs, span and layers (what does not enter
-a product of queries and keys, JetMoE's experts for example, is tested by running the model). The
-two are models of vision and language (their language model and their tower are rows of their own),
-and models whose code comes with the checkpoint: their layout was read there, and the table says so.
+a product of queries and keys, JetMoE's experts for example, is tested by running the model). Where
+transformers has no code for a family, its column of layouts says by which program it is measured:
+mlx-lm runs a whole model of files that were moved, with the flag of each rotation turned round, and
+must compute what it computed before. Three dozen families are run in both programs. The two kinds
+are models of vision and language (their language model and their tower are rows of their own), and
+three whose code comes with their checkpoints and is in neither program: "read" means just that.
 
 The layout is that of the files in Hugging Face's format. Rows are in the notation of the tables:
 `Keep(n)` stays, `Rope(r)` is one rotary span, `Repeat(times, ...)` repeats; letters are sizes from
 config.json (H query heads, K key heads, D rows of a head, r rotary rows of it).
 
 Where a runtime has no switch, moving rows makes files for another runtime, and ropeconv says so.
+mlx-lm has a switch of its own for two dozen families, Llama, Qwen 2, Gemma 2 and InternLM 2 among
+them: `"rope_traditional"` in config.json, true for interleaved rows. ropeconv does not write it,
+since no other runtime reads it.
 The indexers of DeepSeek V3.2 and A.X K2 have a layout of their own, which stays.
 
 Quantised weights move where each row has its own scales: FP8 and INT8 by tensor or by channel,
@@ -279,7 +291,8 @@ Towers are measured as texts are, at two tokens that differ on every axis, and r
 layout by another model's rotation. `pixtral_native` and `moonvit` are rows as their makers store
 them; transformers reorders them when it loads them, and the tests hold them against that. Every
 model of vision or sound and language is made tiny in its own class, moved, and run with its text in
-the other layout, but for seven: Gemma 3n (needs timm), the two Kimi (5.23 cannot read what it
-writes; remote code) and the two Omni (what thinks in them is made by itself) are held against
-their text alone, Gemma 4's two assistants were only read. What speaks in an Omni stays.
+the other layout, but for seven: Gemma 3n (needs timm), the two Kimi (5.23 cannot read what it writes, so
+that mlx-lm runs the text of Kimi K2.5; remote code) and the two Omni (what thinks in them is made
+by itself) are held against their text alone, Gemma 4's two assistants were only read. What speaks
+in an Omni stays.
 """

@@ -8,8 +8,7 @@ from dataclasses import replace
 from ropeconv.formats.checkpoint import parse_object
 from ropeconv.formats.fields import Fields
 from ropeconv.formats.rope_fields import StatedRope, read_rope, read_stated
-from ropeconv.knowledge.family import Family
-from ropeconv.knowledge.registry import REMOTE_CODE
+from ropeconv.knowledge.family import Family, Peer
 from ropeconv.thinking.inventory import Inventory
 from ropeconv.thinking.plan import Plan, SmallFile
 from ropeconv.words.errors import Refused, SourceError
@@ -78,7 +77,8 @@ def for_runtime(plan: Plan, family: Family, layout: RopeLayout) -> Plan:
 
 def runtimes(family: Family, layout: RopeLayout) -> str:
     """Which runtimes rotate this family in that layout."""
-    code = "the code that comes with it" if family.name in REMOTE_CODE else "transformers"
+    in_transformers = family.measured_by is Peer.TRANSFORMERS
+    code = "transformers" if in_transformers else "the code that comes with it"
     if layout == family.layout:
         return f"{code} and vLLM rotate {family.title} {layout}"
     others = (

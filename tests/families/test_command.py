@@ -64,6 +64,16 @@ def test_explanation_when_code_is_the_checkpoints_then_says_that_it_was_read() -
     assert "read, not measured" not in RUNNER.invoke(app, ["families", "glm"]).stdout
 
 
+def test_explanation_when_mlx_measures_it_then_says_so() -> None:
+    said = RUNNER.invoke(app, ["families", "internlm2"]).stdout
+
+    assert "measured against mlx-lm's" in said
+    assert (
+        json.loads(RUNNER.invoke(app, ["families", "internlm2", "--json"]).stdout)["measured_by"]
+        == "mlx-lm"
+    )
+
+
 def test_explanation_when_layers_differ_in_size_then_says_how() -> None:
     assert (
         "D of a layer = (per_layer_config" in RUNNER.invoke(app, ["families", "gemma4_text"]).stdout

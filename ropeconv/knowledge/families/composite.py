@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from ropeconv.knowledge.families.dense import INNER
+from ropeconv.knowledge.families.latent import LATENT
 from ropeconv.knowledge.families.refused import REFUSED
 from ropeconv.knowledge.families.sparse import ABSENT
 from ropeconv.knowledge.families.towers import BY_TYPE
@@ -192,10 +193,13 @@ COMPOSITE = (
     _omni("qwen3_omni_moe", "Qwen 3 Omni", "qwen3_omni_moe_vision_encoder"),
 )
 
+# Kimi K2.5 names its text after Kimi K2; transformers reads it as DeepSeek V3, switch and all
+_INSIDE = {**INNER, "kimi_k2": next(one for one in LATENT if one.name == "deepseek_v3")}
+
 
 def joined(outer: Family, language: Family, config: Mapping[str, Any]) -> Family:
     """The table of a composite model: its language model's rules, its own towers."""
-    language = INNER.get(language.name, language)
+    language = _INSIDE.get(language.name, language)
     return replace(
         language,
         name=outer.name,

@@ -8,7 +8,6 @@ from __future__ import annotations
 from ropeconv.knowledge.families.shapes import (
     AT,
     BLOCKS,
-    FULL_ONLY,
     HEAD,
     LAYER,
     ONE_KEY,
@@ -147,83 +146,3 @@ FUSED = (
         ),
     ),
 )  # fmt: skip
-
-# Code that comes with the checkpoint, not with transformers: layouts were read, not measured.
-REMOTE = (
-    Family(
-        name="internlm2",
-        title="InternLM 2",
-        layout=HALF_SPLIT,
-        rules=fused(LAYER + "attention.wqkv", PER_GROUP, _GROUP),
-        sizes=sizes(),
-        stays=stays(at="attention."),
-        needs=FULL_ONLY,
-    ),
-    Family(
-        name="internlm",
-        title="InternLM 1",
-        layout=HALF_SPLIT,
-        rules=heads(),
-        sizes=sizes(),
-        stays=stays(),
-        needs=FULL_ONLY,
-    ),
-    Family(
-        name="baichuan",
-        title="Baichuan 7B",
-        layout=HALF_SPLIT,
-        rules=fused(AT + "W_pack", BLOCKS, _JOINED),
-        sizes=sizes(),
-        stays=stays(),
-        needs=(("C != 5120", "Baichuan 13B adds ALiBi and rotates nothing"),),
-    ),
-    Family(
-        name="minicpm",
-        title="MiniCPM 1 and 2",
-        layout=HALF_SPLIT,
-        rules=heads(),
-        sizes=sizes(),
-        stays=stays(),
-        needs=FULL_ONLY,
-    ),
-    Family(
-        name="exaone",
-        title="EXAONE 3 and 3.5",
-        layout=HALF_SPLIT,
-        bases=("transformer.", ""),
-        rules=heads(_H + "attn.attention."),
-        sizes=sizes(L="num_hidden_layers or num_layers"),
-        stays=(
-            *stays(_H, "attn.attention."),
-            (_H + "mlp.*", "outside the attention"),
-        ),
-        needs=FULL_ONLY,
-    ),
-    Family(
-        name="chatglm",
-        title="ChatGLM 2, 3 and GLM-4 (original files)",
-        layout=INTERLEAVED,
-        bases=("transformer.encoder.", "encoder."),
-        rules=fused(LAYER + "self_attention.query_key_value", BLOCKS, _JOINED),
-        sizes=sizes(
-            K="multi_query_group_num if multi_query_attention else H",
-            D="kv_channels or C // H",
-            r="D // 2",
-            L="num_layers",
-            V="padded_vocab_size",
-        ),
-        stays=(
-            *stays(at="self_attention."),
-            ("transformer.{embedding,output_layer,rotary_pos_emb}.*", "outside the attention"),
-        ),
-    ),
-    Family(
-        name="qwen",
-        title="Qwen 1",
-        layout=HALF_SPLIT,
-        bases=("transformer.", ""),
-        rules=fused(_H + "attn.c_attn", BLOCKS, _JOINED),
-        sizes=sizes(K="H", D="kv_channels or C // H"),
-        stays=stays(_H, "attn."),
-    ),
-)

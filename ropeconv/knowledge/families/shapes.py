@@ -5,8 +5,8 @@ Sizes are formulas over config.json; what transformers takes where a key is abse
 
 from __future__ import annotations
 
-from ropeconv.knowledge.family import Rule
-from ropeconv.words.layout import RopeLayout
+from ropeconv.knowledge.family import Family, Peer, Rule
+from ropeconv.words.layout import HALF_SPLIT, RopeLayout
 
 LAYER = "{base}layers.{layer}."
 AT = LAYER + "self_attn."
@@ -195,4 +195,33 @@ def stays(layer: str = LAYER, at: str = "self_attn.") -> tuple[tuple[str, str], 
         ("{base}hc_pre.*", "outside the attention"),
         ("{base}rotary_emb.inv_freq", "a buffer, no weight"),
         ("{lm_head,embed_out,output}" + ENDS, "the output is not rotated"),
+    )
+
+
+def plain(
+    name: str,
+    title: str,
+    rules: tuple[Rule, ...] = (),
+    *,
+    layout: RopeLayout = HALF_SPLIT,
+    r: str = "",
+    layers: str = "",
+    also: tuple[tuple[str, str], ...] = (),
+    bases: tuple[str, ...] = ("model.", ""),
+    measured_by: Peer = Peer.TRANSFORMERS,
+    **changed: str,
+) -> Family:
+    """The most common form: projections of their own, and perhaps norms."""
+    if r:
+        changed["r"] = r
+    return Family(
+        name=name,
+        title=title,
+        layout=layout,
+        rules=(*(rules or heads(layers=layers)),),
+        sizes=sizes(**changed),
+        stays=(*stays(), *also),
+        bases=bases,
+        needs=() if r else FULL_ONLY,
+        measured_by=measured_by,
     )

@@ -1,0 +1,138 @@
+"""Families moved into their other layout and run there by mlx-lm, as whole models.
+
+Nothing here knows a row. For families whose code is not in transformers this is the measurement;
+for others it is a second one, by a program that shares no code with the first.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from ropeconv.knowledge import registry
+from ropeconv.knowledge.family import Peer
+from ropeconv.story.relayout import relayout
+from ropeconv.words.layout import HALF_SPLIT, INTERLEAVED, RopeLayout
+from tests.families.mlx_cases import ALONE, BOTH, KEPT, TEXTS, config_of
+
+pytest.importorskip("mlx_lm", reason="mlx-lm has no wheels for this platform")
+from tests.families import mlx_peer
+
+pytestmark = pytest.mark.peer
+
+# mlx computes in float32 on a CPU: 2^-24 for each rounding. The worst of all families is 1.3e-6 of
+# the largest number, with sums in another order; a control is at least 0.03 off.
+TOLERANCE = 1e-5
+VISIBLE = 2e-2
+# what may change: projections of queries and keys, and what is attached to their rows
+ROTATED = re.compile(
+    r"(q|k|q_b|qkv|q_k_v|c_attn|W_pack|wqkv|Wqkv|query_key_value|kv_a_proj_with_mqa|wq_b|wk)"
+    r"(_proj)?\.(weight|bias)$|(q|k|query|key)_(norm|layernorm|weight)|gate_projections"
+)
+
+
+def _other(layout: RopeLayout) -> RopeLayout:
+    return HALF_SPLIT if layout == INTERLEAVED else INTERLEAVED
+
+
+def _difference(one: mlx_peer.Array, other: mlx_peer.Array) -> float:
+    """The largest difference, relative to the largest number; what is masked aside."""
+    seen = np.isfinite(one) & (np.abs(one) < 1e30)
+    return float(np.abs(one[seen] - other[seen]).max() / np.abs(one[seen]).max())
+
+
+def _check_same_model(folder: Path, name: str) -> None:
+    """Logits and scores of the moved model, run in the other layout, are those of the source."""
+    layout = registry.FAMILIES[TEXTS.get(name, name)].layout
+    mlx_peer.write_model(config_of(name), folder / "source")
+    relayout(folder / "source", folder / "moved", _other(layout))
+    relayout(folder / "moved", folder / "back", layout)
+    expected, expected_scores = mlx_peer.run(folder / "source")
+    actual, scores = mlx_peer.run(folder / "moved", other_layout=True, config=KEPT.get(name))
+    control, control_scores = mlx_peer.run(folder / "moved")
+    pairs = [(expected, actual), *zip(expected_scores, scores, strict=True)]
+    unmoved = [(expected, control), *zip(expected_scores, control_scores, strict=True)]
+
+    assert max(_difference(*pair) for pair in pairs) <= TOLERANCE
+    assert _difference(*unmoved[0]) >= VISIBLE
+    assert max(_difference(*pair) for pair in unmoved[1:] or unmoved) >= VISIBLE
+    _check_round_trip(folder)
+
+
+def _check_round_trip(folder: Path) -> None:
+    source, moved, back = (
+        load_file(folder / at / "model.safetensors") for at in ("source", "moved", "back")
+    )
+    changed = {key for key in source if not np.array_equal(source[key], moved[key])}
+
+    assert source.keys() == moved.keys() == back.keys()
+    assert all(source[key].tobytes() == back[key].tobytes() for key in source)
+    assert changed
+    assert changed == {key for key in changed if ROTATED.search(key)}
+    assert (folder / "source" / "config.json").read_bytes() == (
+        folder / "back" / "config.json"
+    ).read_bytes()
+
+
+def test_list_of_families_when_measured_by_mlx_then_it_is_run_here() -> None:
+    families = registry.FAMILIES.items()
+
+    assert set(ALONE) == {name for name, one in families if one.measured_by is Peer.MLX_LM}
+    assert set(BOTH) <= {name for name, one in families if one.measured_by is Peer.TRANSFORMERS}
+
+
+@pytest.mark.parametrize("name", [*ALONE, *BOTH])
+def test_family_when_moved_then_mlx_computes_the_same(tmp_path: Path, name: str) -> None:
+    _check_same_model(tmp_path, name)
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_text_of_a_wrapper_when_moved_then_mlx_computes_the_same(tmp_path: Path, name: str) -> None:
+    """Its files as they are published: the text inside, under its own model type."""
+    _check_same_model(tmp_path, name)
+
+
+@pytest.mark.parametrize("name", ["exaone", "gemma2", "internlm2", "llama", "qwen2"])
+def test_switch_of_mlx_when_set_in_the_config_then_moved_rows_run(
+    tmp_path: Path, name: str
+) -> None:
+    """What a user of mlx-lm writes into config.json, where its code has the switch."""
+    mlx_peer.write_model(config_of(name), tmp_path / "source")
+    relayout(tmp_path / "source", tmp_path / "moved", INTERLEAVED)
+    expected, _ = mlx_peer.run(tmp_path / "source")
+    actual, _ = mlx_peer.run(tmp_path / "moved", config={"rope_traditional": True})
+
+    assert _difference(expected, actual) <= TOLERANCE
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new"),
+    [
+        ("internlm2", "Repeat(K, Repeat(G, Rope(r), Keep(D - r)), Rope(r), Keep(D - r), Keep(D))",
+         "Repeat(H, Rope(r), Keep(D - r)), Repeat(K, Rope(r), Keep(D - r)), Keep(K * D)"),
+        ("qwen", "Repeat(K, Rope(r), Keep(D - r))", "Keep(K * D)"),  # keys forgotten
+        ("exaone", "Repeat(K, Rope(r), Keep(D - r))", "Repeat(K, Keep(D))"),
+        ("kimi_k2", "Keep(R), Rope(r)", "Rope(r), Keep(R)"),  # the key at the wrong end
+        ("openelm", "Rope(r), Keep(D - r)", "Keep(D)"),  # norms, among others
+        ("iquestloopcoder", "Repeat(H, Rope(r), Keep(D - r))", "Repeat(H, Keep(D))"),
+    ],
+)  # fmt: skip
+def test_table_when_wrong_then_mlx_sees_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, old: str, new: str
+) -> None:
+    """One rule of the table is wrong: the last that has these rows."""
+    family = registry.FAMILIES[name]
+    wrong = max(at for at, rule in enumerate(family.rules) if old in rule.rows)
+    rules = tuple(
+        replace(rule, rows=rule.rows.replace(old, new)) if at == wrong else rule
+        for at, rule in enumerate(family.rules)
+    )
+    monkeypatch.setitem(registry.FAMILIES, name, replace(family, rules=rules))
+
+    with pytest.raises(AssertionError, match="<= 1e-05"):
+        _check_same_model(tmp_path, name)
