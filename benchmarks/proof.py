@@ -5,7 +5,8 @@
 The weights are random normal numbers, made first in Hugging Face's format, converted to Meta's, and
 removed last. Every step is a process of its own, so that memory is its own peak; times of checks
 are taken inside, without the start of Python and torch, which have a row of their own. "cold" drops
-both checkpoints from the page cache before.
+both checkpoints from the page cache before. "a layer" is the median over the layers after the
+first, without what happens once: on a GPU its context and loading the kernels.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from importlib import import_module
+from itertools import pairwise
 from pathlib import Path
 
 from convert import ROPECONV, TRUST, chill, file_system, quiet, warm_up
@@ -87,7 +89,7 @@ def measure(root: Path, layers: int, rounds: int) -> None:
         f" {len(os.sched_getaffinity(0))} cores, {file_system(root)}, Linux {platform.release()},"
         f" Python {platform.python_version()}, load {os.getloadavg()[0]:.1f} at the start\n"
     )
-    print("| | median, s | best, s | peak MiB |\n|---|---|---|---|")
+    print("| | median, s | best, s | a layer, ms | peak MiB |\n|---|---|---|---|---|")
     for cold in (False, True):
         words = "cold" if cold else "warm"
         pairs = [
@@ -97,7 +99,9 @@ def measure(root: Path, layers: int, rounds: int) -> None:
         row(f"read both with `cat`, {words}", [floor for floor, _ in pairs])
         row(f"bytes, {words}", [ours for _, ours in pairs])
     row("start: import torch and Triton", [step("start", root, layers) for _ in range(rounds)])
-    row("scores, all layers", [step("scores", root, layers) for _ in range(rounds)])
+    row("scores, warm", [step("scores", root, layers) for _ in range(rounds)])
+    for name, words in (("rotary", "read q and k of both, cold"), ("scores", "scores, cold")):
+        row(words, [step(name, root, layers, cold=True) for _ in range(rounds)])
     row("the whole command, warm", [command(root) for _ in range(rounds)])
     row("logits of 128 tokens", [step("logits", root, layers) for _ in range(min(rounds, 2))])
 
@@ -106,8 +110,12 @@ def row(name: str, found: list[Numbers]) -> None:
     """One line of the table."""
     seconds = [one["seconds"] for one in found]
     peak = f"{max(one['peak'] for one in found):.0f}" if "peak" in found[0] else ""
+    layer = ""
+    if "layer" in found[0]:
+        layer = f"{1000 * statistics.median(one['layer'] for one in found):.0f}"
     print(
-        f"| {name} | {statistics.median(seconds):.2f} | {min(seconds):.2f} | {peak} |", flush=True
+        f"| {name} | {statistics.median(seconds):.2f} | {min(seconds):.2f} | {layer} | {peak} |",
+        flush=True,
     )
 
 
@@ -210,16 +218,37 @@ def start(root: Path, layers: int) -> Numbers:
     return {"seconds": time.perf_counter() - begin}
 
 
+def read_rotary(root: Path, layers: int) -> Numbers:
+    """The floor of comparing scores: every byte of the projections, in the order of the layers."""
+    from ropeconv.moving.examine import read_rows  # noqa: PLC0415 - a step's own process
+
+    inventories = [inventory_of(root / side) for side in ("meta", "hf")]
+    begin = time.perf_counter()
+    for layer in range(layers):
+        for inventory in inventories:
+            for name in ("q", "k"):
+                tensor = inventory.find(f"model.layers.{layer}.self_attn.{name}_proj.weight")
+                assert tensor is not None
+                read_rows(inventory.checkpoint, tensor, 0, tensor.num_rows)
+    return {"seconds": time.perf_counter() - begin}
+
+
 def compare_scores(root: Path, layers: int) -> Numbers:
     """The score check of both, with its controls, in Triton's interpreter or on a GPU."""
     from ropeconv.proof.scores import Form, check_scores  # noqa: PLC0415 - a step's own process
-    from ropeconv.words.events import nobody  # noqa: PLC0415
+    from ropeconv.words.events import LayerDone  # noqa: PLC0415
 
     forms = [Form(inventory=inventory_of(root / at), model=model_of(root)) for at in ("meta", "hf")]
-    begin = time.perf_counter()
-    found = check_scores(*forms, layers=range(layers), listen=nobody)
+    ends = [time.perf_counter()]
+
+    def listen(event: object) -> None:
+        if isinstance(event, LayerDone):
+            ends.append(time.perf_counter())
+
+    found = check_scores(*forms, layers=range(layers), listen=listen)
     assert (found.outcome.value, found.max_difference) == ("same", 0.0)
-    return {"seconds": time.perf_counter() - begin}
+    rest = [end - begin for begin, end in pairwise(ends[1:])]
+    return {"seconds": time.perf_counter() - ends[0], "layer": statistics.median(rest or [0])}
 
 
 def compare_logits(root: Path, layers: int) -> Numbers:
@@ -256,6 +285,7 @@ STEPS: dict[str, Callable[[Path, int], Numbers]] = {
     "make": make,
     "bytes": compare_bytes,
     "start": start,
+    "rotary": read_rotary,
     "scores": compare_scores,
     "logits": compare_logits,
 }

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 
 from ropeconv.formats.checkpoint import Checkpoint, KeptTensor
 from ropeconv.knowledge.family import Split
@@ -17,6 +19,7 @@ from ropeconv.words.events import nobody
 from ropeconv.words.model import Note
 
 CHUNK_NBYTES = 1 << 20
+AHEAD_NBYTES = 512 << 10  # of one request; Linux cuts longer ones to a device's largest transfer
 MAX_KEPT_NBYTES = 1 << 16  # a table of frequencies has at most a few hundred bytes
 MAX_DRIFT = 2e-2  # largest seen between ranks of a released model: 1e-2, norms of Llama 3 70B
 
@@ -123,6 +126,21 @@ def read_rows(checkpoint: Checkpoint, tensor: WholeTensor, first: int, last: int
     result = bytearray((last - first) * tensor.row_nbytes)
     _fill(memoryview(result), checkpoint, tensor, first, last)
     return result
+
+
+def read_ahead(checkpoint: Checkpoint, tensor: WholeTensor) -> None:
+    """Have the system fetch a tensor's bytes while something else is computed, where it can."""
+    if not hasattr(os, "posix_fadvise"):
+        return
+    for piece in tensor.pieces:
+        end = piece.offset + piece.nbytes
+        with (
+            suppress(OSError),  # a hint: whoever reads afterwards says what is wrong
+            checkpoint.path(piece.file).open("rb", buffering=0) as file,
+        ):
+            for offset in range(piece.offset, end, AHEAD_NBYTES):
+                nbytes = min(AHEAD_NBYTES, end - offset)
+                os.posix_fadvise(file.fileno(), offset, nbytes, os.POSIX_FADV_WILLNEED)
 
 
 def _fill(

@@ -12,11 +12,13 @@ Notation: T probe positions, S rotary spans of a layer, r rows of a span.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import product
 
 import torch
 from torch import Tensor
 
 from ropeconv.kernels import BACKEND, ScoreForm
+from ropeconv.moving.examine import read_ahead
 from ropeconv.proof.comparison import Angles, compare_forms, make_angles
 from ropeconv.proof.judgement import judge, judge_layer
 from ropeconv.proof.probe import Probe, make_probe
@@ -52,7 +54,10 @@ def check_family_scores(
     found: list[LayerScores] = []
     probes: dict[int, tuple[Probe, Angles]] = {}
     listen(LayersPlanned(title="comparing scores", num_layers=len(wanted)))
-    for layer in wanted:
+    for at, layer in enumerate(wanted):
+        for form, following in product((source, target), wanted[at + 1 : at + 2]):
+            for tensor in _rotating(form.inventory, following):
+                read_ahead(form.inventory.checkpoint, tensor)
         kinds = _kinds(source.inventory, layer)
         if kinds != _kinds(target.inventory, layer):
             found.clear()

@@ -18,7 +18,9 @@ from torch import Tensor
 from ropeconv.moving.examine import read_rows
 from ropeconv.thinking.inventory import Inventory, WholeTensor
 
-CHUNK_NBYTES = 4 << 20  # of a weight in float64; faster than whole matrices, and bounded
+# Of a weight in float64. Whole matrices are slower on a processor, small parts are on a GPU, which
+# waits for each.
+CHUNK_NBYTES = {"cpu": 4 << 20, "cuda": 64 << 20}
 
 
 def hidden_states(seed: int, tokens: int, width: int, device: torch.device) -> Tensor:
@@ -41,11 +43,11 @@ def _dtype(tensor: WholeTensor) -> torch.dtype:
 def project(inventory: Inventory, tensor: WholeTensor, hidden_TC: Tensor) -> Tensor:
     """The tensor's rows applied to hidden states, [T, rows] in float32."""
     dtype = _dtype(tensor) if _dtype(tensor).is_floating_point else torch.uint8
-    step = max(1, CHUNK_NBYTES // (8 * width_of(tensor)))
+    step = max(1, CHUNK_NBYTES[hidden_TC.device.type] // (8 * width_of(tensor)))
     parts = []
     for first in range(0, tensor.num_rows, step):
         last = min(first + step, tensor.num_rows)
-        data = bytearray(read_rows(inventory.checkpoint, tensor, first, last))
+        data = read_rows(inventory.checkpoint, tensor, first, last)
         weight = torch.frombuffer(data, dtype=dtype).view(last - first, -1)
         weight = weight.to(hidden_TC.device).double()
         parts.append((hidden_TC @ weight.T).float())

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 
 import torch
 from torch import Tensor
 
 from ropeconv.kernels import BACKEND, RopeTable, ScoreForm
+from ropeconv.moving.examine import read_ahead
 from ropeconv.proof.comparison import Angles, compare_forms, make_angles
 from ropeconv.proof.controls import one_group
 from ropeconv.proof.distances import by_distance
@@ -55,7 +57,11 @@ def check_scores(
     angles = make_angles(model.rope, model.geometry.head_dim, probe, device)
     table = _table(target, probe, device)
     found = []
-    for layer in layers:
+    for at, layer in enumerate(layers):
+        for form, name in product((source, target), ("q", "k")):
+            for following in layers[at + 1 : at + 2]:
+                tensor = _projection(form.inventory, following, name)
+                read_ahead(form.inventory.checkpoint, tensor)
         found.append(_compare_layer(source, target, layer, probe, angles, table))
         listen(LayerDone(layer=layer))
     listen(WorkDone(title="comparing scores"))

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -16,11 +17,12 @@ import torch
 import ropeconv
 from ropeconv import Outcome
 from ropeconv.formats import discover
-from ropeconv.kernels import ScoreForm
+from ropeconv.kernels import BACKEND, ScoreForm
+from ropeconv.moving.examine import read_ahead
 from ropeconv.proof.comparison import Angles, compare_forms, make_angles
 from ropeconv.proof.judgement import judge
 from ropeconv.proof.probe import Probe, make_probe
-from ropeconv.proof.projection import hidden_states, project
+from ropeconv.proof.projection import CHUNK_NBYTES, hidden_states, project
 from ropeconv.proof.threads import one_thread
 from ropeconv.proof.verdict import Control, LayerScores
 from ropeconv.thinking.inventory import take_stock
@@ -31,11 +33,12 @@ from tests.conftest import SMALL
 
 HIDDEN, HEADS, KV_HEADS = 44, 6, 2
 ROPE = RopeSettings(theta=10000.0)
+DEVICE = torch.device("cuda" if BACKEND == "cuda" else "cpu")
 LADDER = (0, 1, 2, 4, 8, 16, 64, 256, 1023)
 
 
 def angles(dim: int, positions: Sequence[int]) -> Angles:
-    return make_angles(ROPE, dim, Probe(positions=tuple(positions), seed=0), "cpu")
+    return make_angles(ROPE, dim, Probe(positions=tuple(positions), seed=0), DEVICE)
 
 
 def form(
@@ -43,7 +46,7 @@ def form(
 ) -> ScoreForm:
     generator = torch.Generator().manual_seed(1)
     q, k = (
-        torch.randn((1, len(positions), heads, dim), generator=generator)
+        torch.randn((1, len(positions), heads, dim), generator=generator).to(DEVICE)
         for heads in (HEADS, KV_HEADS)
     )
     return ScoreForm(q=q, k=k, layout=layout, table=angles(dim, positions).plain)
@@ -91,10 +94,40 @@ def test_projections_are_the_same_in_any_chunks(monkeypatch: pytest.MonkeyPatch)
     tensor = next(tensor for tensor in inventory.tensors if tensor.name.endswith("q_proj.weight"))
     hidden_TC = hidden_states(0, 5, tensor.shape[1], torch.device("cpu"))
     whole = project(inventory, tensor, hidden_TC)
-    monkeypatch.setattr("ropeconv.proof.projection.CHUNK_NBYTES", 7 * 8 * tensor.shape[1])
+    monkeypatch.setitem(CHUNK_NBYTES, "cpu", 7 * 8 * tensor.shape[1])
 
     assert project(inventory, tensor, hidden_TC).equal(whole)
     assert whole.shape == (5, tensor.shape[0])
+
+
+def test_next_layers_bytes_are_asked_for_and_a_lost_file_is_left_to_the_reader(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Two ranks: each has a part of the rows. Requests are cut, here after every 100 bytes."""
+    asked: list[tuple[int, int]] = []
+    monkeypatch.setattr("ropeconv.moving.examine.AHEAD_NBYTES", 100)
+    monkeypatch.setattr(
+        os, "posix_fadvise", lambda _, offset, nbytes, advice: asked.append((offset, nbytes))
+    )
+    inventory = take_stock(discover(SMALL / "llama-2-ranks"))
+    tensor = next(tensor for tensor in inventory.tensors if tensor.name.endswith("q_proj.weight"))
+    read_ahead(inventory.checkpoint, tensor)
+    wanted = [
+        byte for piece in tensor.pieces for byte in range(piece.offset, piece.offset + piece.nbytes)
+    ]
+
+    assert len(tensor.pieces) == 2
+    assert wanted == [byte for offset, nbytes in asked for byte in range(offset, offset + nbytes)]
+    assert max(nbytes for _, nbytes in asked) == 100
+    monkeypatch.setattr(Path, "open", raiser(FileNotFoundError()))
+    read_ahead(inventory.checkpoint, tensor)
+
+
+def raiser(error: Exception) -> Callable[..., None]:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    return fail
 
 
 @pytest.mark.parametrize("dim", [6, 10, 16])
