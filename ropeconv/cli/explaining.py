@@ -47,9 +47,7 @@ def explain_and_show(speech: Speech, name: str) -> None:
     speech.result(
         f"{found.title} (`{found.name}`)" + (f": {found.layout} rows" if found.layout else "")
     )
-    if found.layout and not found.measured_by:
-        speech.result("its code is not in transformers: the layout was read, not measured")
-    elif found.layout and found.measured_by != "transformers":
+    if found.layout and found.measured_by != "transformers":
         speech.result(f"its code is not in transformers: measured against {found.measured_by}'s")
     if found.moves:
         speech.result()

@@ -25,7 +25,7 @@ import tomllib
 from typing import Any
 
 from ropeconv.knowledge.families.shapes import SIZES
-from ropeconv.knowledge.family import Family, Rule
+from ropeconv.knowledge.family import Family, Peer, Rule
 from ropeconv.words.errors import UsageError
 from ropeconv.words.layout import LAYOUTS
 
@@ -72,6 +72,7 @@ def read_description(text: str, origin: str) -> Family:
         layer_sizes=tuple(layer_sizes.items()),
         stays=tuple(stays),
         switch=switch if isinstance(switch, str) else "",
+        measured_by=Peer.NONE,
     )
 
 

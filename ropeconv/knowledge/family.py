@@ -40,11 +40,12 @@ class Split(Enum):
 
 
 class Peer(Enum):
-    """The program whose code a table is measured against in the tests."""
+    """The program against whose code a table is measured."""
 
-    TRANSFORMERS = "transformers"
-    MLX_LM = "mlx-lm"
-    NONE = ""  # none that runs it: the layout was read in the code that comes with checkpoints
+    TRANSFORMERS = "transformers"  # in the tests
+    MLX_LM = "mlx-lm"  # in the tests
+    MINDNLP = "MindNLP"  # by hand, since it needs an environment of its own
+    NONE = ""  # none: a user's description
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,7 +102,7 @@ class Family:
             or several with dots between them.
         towers: its other parts.
         absent: what transformers takes for keys that the config under `inner` leaves out.
-        measured_by: whose code says so; where it is not transformers, that has none of the family.
+        measured_by: whose code says so; where it is not transformers', that has none of the family.
     """
 
     name: str

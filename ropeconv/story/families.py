@@ -62,7 +62,8 @@ class Explanation:
 
     Attributes:
         refused: why its rows cannot be moved; empty if they can.
-        measured_by: the program whose code the table is measured against; empty if it was read.
+        measured_by: the program against whose code the table is measured; empty where there is no
+            layout of its own.
         sizes: each letter of the notation with its formula over the config.
         needs: what must hold of the config, each with the reason to refuse it otherwise.
     """
@@ -187,7 +188,7 @@ def as_markdown() -> str:
     """docs/families.md: every supported model type, and every refused one with its reason."""
     rows = [
         f"| `{line.name}` | {line.title} | {line.layout or 'as its language model'}"
-        f"{_EVIDENCE[FAMILIES[line.name].measured_by]} |"
+        f"{_evidence(FAMILIES[line.name])} |"
         f" {_forms(FAMILIES[line.name])} | {line.other} |"
         for line in list_families()
         if line.name not in BY_TYPE
@@ -221,7 +222,10 @@ def as_markdown() -> str:
     )
 
 
-_EVIDENCE = {Peer.TRANSFORMERS: "", Peer.MLX_LM: " (mlx-lm)", Peer.NONE: " (read)"}
+def _evidence(family: Family) -> str:
+    """By which program the layout is measured, where it is not transformers."""
+    by = family.measured_by
+    return "" if by is Peer.TRANSFORMERS else f" ({by.value})"
 
 
 def _users(name: str) -> str:
@@ -246,14 +250,16 @@ _INTRODUCTION = """\
 work for the model types below. `ropeconv families NAME` explains each tensor of one, and
 `ropeconv families --probe NAME` measures it on the installed transformers.
 
-Every row but two kinds is measured in the tests: the Jacobian of the model's own rotation, inside
-its own attention or the indexer of a sparse one, gives pairs, span and layers (what does not enter
-a product of queries and keys, JetMoE's experts for example, is tested by running the model). Where
-transformers has no code for a family, its column of layouts says by which program it is measured:
-mlx-lm runs a whole model of files that were moved, with the flag of each rotation turned round, and
-must compute what it computed before. Three dozen families are run in both programs. The two kinds
-are models of vision and language (their language model and their tower are rows of their own), and
-three whose code comes with their checkpoints and is in neither program: "read" means just that.
+Every row is measured, nearly all of them in the tests: the Jacobian of the model's own rotation,
+inside its own attention or the indexer of a sparse one, gives pairs, span and layers (what does not
+enter a product of queries and keys, JetMoE's experts for example, is tested by running the model).
+Models of vision and language have their language model and their tower as rows of their own.
+
+Where transformers has no code for a family, its column of layouts says what measures it. mlx-lm
+runs the whole model of files that were moved, with the flag of each rotation turned round, and must
+compute what it did before; three dozen families are run in both programs. MindNLP does the same
+with its rotation exchanged, by hand: `tests/families/by_hand.py` says how (logits differ by 8e-7 of
+the largest or less, and by half of it or more where the rotation is not exchanged).
 
 The layout is that of the files in Hugging Face's format. Rows are in the notation of the tables:
 `Keep(n)` stays, `Rope(r)` is one rotary span, `Repeat(times, ...)` repeats; letters are sizes from

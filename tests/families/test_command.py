@@ -56,22 +56,18 @@ def test_explanation_when_asked_then_names_tensors_and_reasons() -> None:
     assert "the indexer is half-split" in done.stdout
 
 
-def test_explanation_when_code_is_the_checkpoints_then_says_that_it_was_read() -> None:
-    said = RUNNER.invoke(app, ["families", "chatglm"]).stdout
+@pytest.mark.parametrize(
+    ("name", "program"), [("chatglm", "MindNLP"), ("internlm2", "mlx-lm"), ("glm", "transformers")]
+)
+def test_explanation_when_code_is_not_in_transformers_then_says_what_measures_it(
+    name: str, program: str
+) -> None:
+    said = RUNNER.invoke(app, ["families", name]).stdout
+    body = json.loads(RUNNER.invoke(app, ["families", name, "--json"]).stdout)
 
-    assert "the layout was read, not measured" in said
-    assert "the code that comes with it cannot run these rows" in said
-    assert "read, not measured" not in RUNNER.invoke(app, ["families", "glm"]).stdout
-
-
-def test_explanation_when_mlx_measures_it_then_says_so() -> None:
-    said = RUNNER.invoke(app, ["families", "internlm2"]).stdout
-
-    assert "measured against mlx-lm's" in said
-    assert (
-        json.loads(RUNNER.invoke(app, ["families", "internlm2", "--json"]).stdout)["measured_by"]
-        == "mlx-lm"
-    )
+    assert body["measured_by"] == program
+    assert (f"measured against {program}'s" in said) == (program != "transformers")
+    assert ("the code that comes with it cannot run these" in said) == (program != "transformers")
 
 
 def test_explanation_when_layers_differ_in_size_then_says_how() -> None:

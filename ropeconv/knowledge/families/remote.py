@@ -1,11 +1,11 @@
 """Families whose code comes with their checkpoints, and is not in transformers.
 
-Those that mlx-lm runs are measured against its code in the tests; of the others the layout was
-read.
+Those that mlx-lm runs are measured against its code in the tests, the others against MindNLP's, by
+hand: tests/families/by_hand.py says how.
 
 Source:
-    The models of mlx-lm 0.32, https://github.com/ml-explore/mlx-lm; for those that are read, the
-    modeling file beside each published checkpoint.
+    The models of mlx-lm 0.32, https://github.com/ml-explore/mlx-lm, and of MindNLP 0.4.1,
+    https://github.com/mindspore-lab/mindnlp.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ _H = "{base}h.{layer}."
 _JOINED = "all queries, then all keys, then all values"
 _OUTSIDE = "outside the attention"
 
-READ = (
-    plain("internlm", "InternLM 1", measured_by=Peer.NONE),
+_OLDER = (
+    plain("internlm", "InternLM 1"),
     Family(
         name="baichuan",
         title="Baichuan 7B",
@@ -46,7 +46,6 @@ READ = (
         sizes=sizes(),
         stays=stays(),
         needs=(("C != 5120", "Baichuan 13B adds ALiBi and rotates nothing"),),
-        measured_by=Peer.NONE,
     ),
     Family(
         name="chatglm",
@@ -65,7 +64,6 @@ READ = (
             *stays(at="self_attention."),
             ("transformer.{embedding,output_layer,rotary_pos_emb}.*", _OUTSIDE),
         ),
-        measured_by=Peer.NONE,
     ),
 )
 
@@ -161,6 +159,6 @@ _LATENT = (
 )
 
 REMOTE = (
-    *READ,
+    *(replace(family, measured_by=Peer.MINDNLP) for family in _OLDER),
     *(replace(family, measured_by=Peer.MLX_LM) for family in (*_SPLIT, *JOINED, *_LATENT)),
 )

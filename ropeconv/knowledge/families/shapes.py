@@ -5,7 +5,7 @@ Sizes are formulas over config.json; what transformers takes where a key is abse
 
 from __future__ import annotations
 
-from ropeconv.knowledge.family import Family, Peer, Rule
+from ropeconv.knowledge.family import Family, Rule
 from ropeconv.words.layout import HALF_SPLIT, RopeLayout
 
 LAYER = "{base}layers.{layer}."
@@ -208,7 +208,6 @@ def plain(
     layers: str = "",
     also: tuple[tuple[str, str], ...] = (),
     bases: tuple[str, ...] = ("model.", ""),
-    measured_by: Peer = Peer.TRANSFORMERS,
     **changed: str,
 ) -> Family:
     """The most common form: projections of their own, and perhaps norms."""
@@ -223,5 +222,4 @@ def plain(
         stays=(*stays(), *also),
         bases=bases,
         needs=() if r else FULL_ONLY,
-        measured_by=measured_by,
     )
