@@ -6,9 +6,10 @@
 The data are random bytes in the shapes of a small Llama, made first and removed last. Contenders
 take turns within each round, so that a slow moment hits all of them; every number is a median,
 every ratio the median of the rounds' own ratios. Each contender is a process of its own: wall time
-has its start-up, memory is its peak as the kernel counts it. Before each run another process fills
-as much memory as the target will take and ends: a virtual machine gives memory that was idle back
-to its host, and whoever takes it again first waits for it (up to 5 s for 2 GB were seen).
+has its start-up, memory is its peak as the kernel counts it. A virtual machine gives memory that
+is idle back to its host, and whoever takes it again first waits for it (up to 5 s for 2 GB were
+seen). So memory is filled with page cache but for what two targets take, as it is on any machine
+that has run for long, and directly before each measured run the same contender runs unmeasured.
 
 warm: the source is in the page cache, nothing is flushed. warm, sync: every target file is flushed
 within the time. cold, sync: the source is dropped from the page cache before, the target flushed.
@@ -108,6 +109,7 @@ class Bench:
         self.gigabytes = gigabytes
         self.rounds = rounds
         self.torchtune = torchtune
+        self.filler = Filler(root / "filler")
         make(root / "hf", gigabytes)
         for ranks in (1, 2):
             command = convert("hf-to-meta", "--mp", str(ranks))
@@ -222,7 +224,8 @@ class Bench:
         directions = ["half-to-interleaved", "interleaved-to-half"]
         runs = []
         for number in range(self.rounds):
-            base = measure(self.root, Contender(name="cp", source="own", command=copy), WARM_SYNC)
+            copying = Contender(name="cp", source="own", command=copy)
+            base = measure(self.root, copying, WARM_SYNC, self.filler)
             command = [
                 *ROPECONV,
                 "convert",
@@ -250,9 +253,9 @@ class Bench:
             make(root / "hf", size)
             quiet(convert("hf-to-meta")(root / "hf", root / "meta"))
             shutil.rmtree(root / "hf")
-            base = measure(root, Contender(name="cp", source="meta", command=copy), WARM_SYNC)
+            copying = Contender(name="cp", source="meta", command=copy)
             ours = Contender(name="", source="meta", command=convert("meta-to-hf"))
-            run = measure(root, ours, WARM_SYNC)
+            base, run = (measure(root, each, WARM_SYNC, self.filler) for each in (copying, ours))
             shutil.rmtree(root)
             print(
                 f"| {size:g} | {base.wall:.2f} | {run.wall:.2f} | {run.wall / size:.2f}"
@@ -275,9 +278,9 @@ class Bench:
         runs: dict[str, list[Run]] = {contender.name: [] for contender in contenders}
         for _ in range(rounds or self.rounds):
             for contender in copies:
-                bases[contender.source].append(measure(self.root, contender, mode))
+                bases[contender.source].append(measure(self.root, contender, mode, self.filler))
             for contender in contenders:
-                runs[contender.name].append(measure(self.root, contender, mode))
+                runs[contender.name].append(measure(self.root, contender, mode, self.filler))
         print(f"### {mode.name}\n\n{HEAD}")
         for contender in copies:
             base = bases[contender.source]
@@ -297,17 +300,47 @@ TRUST = "--trust-declared-layout"
 ROPECONV = [sys.executable, "-m", "ropeconv"]
 
 
-def measure(root: Path, contender: Contender, mode: Mode) -> Run:
-    """One run of one contender; its target is removed."""
+class Filler:
+    """Fills memory with page cache: a file without blocks, read as far as needed."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._position = 0
+        with path.open("wb") as file:
+            file.truncate(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+
+    def leave(self, nbytes: int) -> None:
+        """Leave so much memory free."""
+        with self._path.open("rb", buffering=0) as file:
+            file.seek(self._position)
+            while free_nbytes() > nbytes and file.read(1 << 20):
+                self._position = file.tell()
+            if free_nbytes() > nbytes:
+                self._position = 0  # the kernel has dropped some: from the beginning, next time
+
+
+def free_nbytes() -> int:
+    """Memory that holds nothing."""
+    lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+    return int(next(line for line in lines if line.startswith("MemFree")).split()[1]) * 1024
+
+
+def measure(root: Path, contender: Contender, mode: Mode, filler: Filler) -> Run:
+    """One run of one contender after another that is not measured; its target is removed."""
     source, target = root / contender.source, root / contender.target
-    os.sync()
-    (chill if mode.cold else warm_up)(source)
-    prime(sum(path.stat().st_size for path in source.iterdir()))
     command = contender.command(source, target)
     own = command[: len(ROPECONV)] == ROPECONV
     if own and not mode.sync:
         command.append("--no-sync")
-    run = timed(command, target if mode.sync and not own else None)
+    flushed = target if mode.sync and not own else None
+    os.sync()
+    warm_up(source)
+    filler.leave(2 * sum(path.stat().st_size for path in source.iterdir()))
+    timed(command, flushed)
+    if mode.cold:
+        chill(source)
+    shutil.rmtree(target)
+    run = timed(command, flushed)
     shutil.rmtree(target)
     return run
 
@@ -376,11 +409,6 @@ def make(folder: Path, gigabytes: float) -> None:
 def warm_up(folder: Path) -> None:
     """Bring a folder into the page cache."""
     subprocess.run(f"cat {folder}/* > /dev/null", shell=True, check=True)
-
-
-def prime(nbytes: int) -> None:
-    """Have so much memory filled and given back, so that the next program finds it at hand."""
-    subprocess.run([sys.executable, "-c", f"b'1' * int({nbytes})"], check=True)
 
 
 def chill(folder: Path) -> None:
