@@ -201,6 +201,11 @@ SPECIAL: dict[str, dict[str, Any]] = {
                        "indexer_n_heads": 3, "indexer_kv_heads": 1, "indexer_head_dim": 8,
                        "indexer_budget": 4, "indexer_compress_ratio": 2, "hc_lowrank": 5,
                        **_PART_INSIDE},
+    # a colder gate forgets the residual, and magnifies rounding
+    "muse_spark_text": {"residual_gate_temperature": 16.0},
+    "step3p5": {"layer_types": ["sliding_attention", "full_attention"] * 2,
+                "num_sliding_attention_heads": 8, "rope_theta": [1e4, 1e5] * 2,
+                "partial_rotary_factors": [1.0, 0.6] * 2, "share_expert_dim": 22},
     "cohere": {"use_qk_norm": True, "attention_bias": True},
     "glm4_moe": {"use_qk_norm": True, "attention_bias": True, **_PART},
     "qwen3": {"attention_bias": True},

@@ -297,8 +297,8 @@ Towers are measured as texts are, at two tokens that differ on every axis, and r
 layout by another model's rotation. `pixtral_native` and `moonvit` are rows as their makers store
 them; transformers reorders them when it loads them, and the tests hold them against that. Every
 model of vision or sound and language is made tiny in its own class, moved, and run with its text in
-the other layout, but for seven: Gemma 3n (needs timm), the two Kimi (5.23 cannot read what it
-writes, so that mlx-lm runs the text of Kimi K2.5; remote code) and the two Omni (what thinks in
-them is made by itself) are held against their text alone, Gemma 4's two assistants were only read.
-What speaks in an Omni stays.
+the other layout, but for eight. mlx-lm runs the text of Kimi K2.5, which 5.23 cannot read after
+writing it, and of LFM 2 VL under its older name. Gemma 3n (needs timm), Kimi VL (remote code) and
+the two Omni (what thinks in them is made by itself) are held against their text alone; Gemma 4's
+two assistants were only read. What speaks in an Omni stays.
 """

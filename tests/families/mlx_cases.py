@@ -174,19 +174,45 @@ BOTH: dict[str, dict[str, Any]] = {
                    "linear_conv_kernel_dim": 4},
     "seed_oss": _BIAS,
     "smollm3": {"no_rope_layers": [1, 0]},
+    "step3p5": {**_EXPERTS, "num_attention_groups": 2, "num_key_value_heads": None,
+                "attention_other_setting": {"num_attention_heads": 8, "num_attention_groups": 4},
+                "layer_types": ["sliding_attention", "full_attention"], "moe_layers_enum": "1",
+                "partial_rotary_factors": [1.0, 0.6], "moe_num_experts": 4, "moe_top_k": 2,
+                "share_expert_dim": 22, "rope_theta": [1e4, 1e5]},
     "stablelm": {**_PART, "layer_norm_eps": 1e-5, "qk_layernorm": True, "use_qkv_bias": True},
 }  # fmt: skip
 
 # a group with a layout of its own keeps it: its flag is turned in the config first, then with all
 KEPT = {"deepseek_v32": {"indexer_rope_interleave": True}}
 
-# models of vision and language that transformers cannot make, with the model type of their text
-TEXTS = {"kimi_k25": "kimi_k2"}
+# models of vision and language: the model type of their text, and its config
+TEXTS: dict[str, tuple[str, dict[str, Any]]] = {
+    "kimi_k25": ("kimi_k2", {**_DEEPSEEK, **_SWITCH}),
+    "lfm2-vl": ("lfm2", {
+        "norm_eps": 1e-5, "conv_bias": False, "conv_L_cache": 3, "block_dim": 60,
+        "block_ff_dim": 22, "block_multiple_of": 2, "block_ffn_dim_multiplier": 1.0,
+        "block_auto_adjust_ff_dim": False, "num_hidden_layers": 3, "full_attn_idxs": [0, 2]}),
+    "minimax_m3_vl": ("minimax_m3_vl_text", {
+        **_EXPERTS, **_PART, "rotary_dim": 6, "dense_intermediate_size": 22,
+        "shared_intermediate_size": 22, "moe_layer_freq": [0, 1],
+        "sparse_attention_config": {
+            "sparse_num_index_heads": 2, "sparse_index_dim": 8, "sparse_block_size": 2,
+            "sparse_topk_blocks": 2, "sparse_attention_freq": [0, 1]}}),
+    "muse_glimmer": ("muse_glimmer_text", {
+        "num_hidden_layers": 4, "sliding_window": 4, "layer_rope_theta": [1e4, 1e4, 1e4, 0],
+        "layer_types": [*["sliding_attention"] * 3, "full_attention"]}),
+}  # fmt: skip
 
 
 def config_of(name: str) -> dict[str, Any]:
     """A tiny config.json of that model type."""
     if name in TEXTS:
-        text = {"model_type": TEXTS[name], **SIZES, **_DEEPSEEK, **_SWITCH}
+        model_type, changed = TEXTS[name]
+        text = {"model_type": model_type, **SIZES, **changed}
         return {"model_type": name, "text_config": text, "vision_config": {"hidden_size": 36}}
     return {"model_type": name, **SIZES, **{**ALONE, **BOTH}[name]}
+
+
+def text_of(name: str) -> str:
+    """The model type that has the table: that of the text, in a model that has one."""
+    return TEXTS[name][0] if name in TEXTS else name

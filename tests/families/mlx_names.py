@@ -10,30 +10,39 @@ import numpy as np
 
 Array = np.ndarray[Any, np.dtype[np.float32]]
 
-_EXPERTS = re.compile(r"(.*\.(?:mlp|moe)\.)switch_mlp(\.\w+\.\w+)")
+_EXPERTS = re.compile(r"(.*\.(?:mlp|moe|block_sparse_moe)\.)switch_mlp\.(\w+)(\.\w+)")
 _LATENT = re.compile(r"(.*\.)(embed_q|unembed_out)\.weight")
 # model type: pairs of what mlx-lm calls it and what it is called in files
 _SPELLED = {
+    "Klear": ((".mlp.experts.", ".mlp.switch_mlp."),),
     "gpt_neox": (
         ("model.embed_out.", "embed_out."),
         ("model.h.", "gpt_neox.layers."),
         ("model.", "gpt_neox."),
     ),
     "gptj": (("model.", "transformer."),),
+    "muse_glimmer": (("model.", "model.language_model."),),
+    "step3p5": (
+        (".mlp.switch_mlp.", ".moe."),
+        (".mlp.gate.gate.", ".moe.gate."),
+        (".mlp.gate.router_bias", ".moe.router_bias"),
+        (".mlp.share_expert.", ".share_expert."),
+    ),
 }
+_EACH = {"phi-msft": "mlp"}  # what an expert is called, if not that
+_WEIGHTS = {"gate_proj": "w1", "down_proj": "w2", "up_proj": "w3"}
+_PARTS = {"minimax_m3_vl": _WEIGHTS, "mixtral": _WEIGHTS}
 
 
 def stored(made: Mapping[str, Array], model_type: str) -> Iterator[tuple[str, Array]]:
     """Every parameter as the family's files have it."""
-    for name, array in made.items():
+    for own, array in made.items():
+        name = _spelled(own, model_type)
         if match := _EXPERTS.fullmatch(name):
+            before, part, end = match.groups()
+            part = _PARTS.get(model_type, {}).get(part, part)
             for number, expert in enumerate(array):
-                at = "mlp" if model_type == "phi-msft" else "experts"
-                yield f"{match[1]}{at}.{number}{match[2]}", expert
-        elif model_type == "Klear" and ".mlp.experts." in name:
-            before, after = name.split(".experts.")
-            for number, expert in enumerate(array):
-                yield f"{before}.experts.{number}.{after}", expert
+                yield f"{before}{_EACH.get(model_type, 'experts')}.{number}.{part}{end}", expert
         elif match := _LATENT.fullmatch(name):
             if match[2] == "embed_q":
                 values = made[f"{match[1]}unembed_out.weight"]
@@ -41,7 +50,7 @@ def stored(made: Mapping[str, Array], model_type: str) -> Iterator[tuple[str, Ar
         elif name.endswith(".conv1d.weight"):
             yield name, array.swapaxes(1, 2)
         else:
-            yield _spelled(name, model_type), array
+            yield name, array
 
 
 def _spelled(name: str, model_type: str) -> str:

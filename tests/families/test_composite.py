@@ -84,6 +84,12 @@ SPECIAL: dict[str, dict[str, Any]] = {
     },
     "lfm2_vl": {"projector_hidden_size": 24},
     "llama4": {"vision_config": {"intermediate_size": 144}},
+    "muse_glimmer": {"vision_config": {"layer_types": ["window_attention", "full_attention"]}},
+    "muse_spark": {
+        "vision_config": {"layer_types": ["window_attention", "full_attention"]},
+        "audio_config": {"hidden_sizes": [12, 12], "depths": [1, 1], "patch_sizes": [16, 6],
+                         "out_hidden_size": 60},
+    },
     "ovis2": {"vision_config": {"vocab_size": 51}, "hidden_size": 60, "vocab_size": 51},
 }  # fmt: skip
 # what transformers cannot make without a further package
@@ -93,6 +99,7 @@ UNMADE = {
     "gemma4_unified_assistant": "it reads the keys of the model that it assists",
     "kimi_k25": "transformers 5.23 writes its text under names that it does not read",
     "kimi_vl": "its code comes with the checkpoint",
+    "lfm2-vl": "transformers knows it as lfm2_vl",
     "qwen2_5_omni": "five models in one; what thinks in it is made by itself",
     "qwen3_omni_moe": "five models in one; what thinks in it is made by itself",
 }
@@ -279,6 +286,7 @@ _OMNI = ("thinker.model.", "thinker.lm_head.", "thinker_config.text_config")
 BY_HAND = {
     "gemma3n": ("gemma3n_text", "model.language_model.", "lm_head.", "text_config"),
     "kimi_k25": ("deepseek_v3", "language_model.model.", "language_model.lm_head.", "text_config"),
+    "lfm2-vl": ("lfm2", "language_model.model.", "language_model.lm_head.", "text_config"),
     "qwen2_5_omni": ("qwen2_5_omni_text", *_OMNI),
     "qwen3_omni_moe": ("qwen3_omni_moe_text", *_OMNI),
     "kimi_vl": ("deepseek_v3", "language_model.model.", "language_model.lm_head.", "text_config"),

@@ -18,7 +18,7 @@ from ropeconv.knowledge import registry
 from ropeconv.knowledge.family import Peer
 from ropeconv.story.relayout import relayout
 from ropeconv.words.layout import HALF_SPLIT, INTERLEAVED, RopeLayout
-from tests.families.mlx_cases import ALONE, BOTH, KEPT, TEXTS, config_of
+from tests.families.mlx_cases import ALONE, BOTH, KEPT, TEXTS, config_of, text_of
 
 pytest.importorskip("mlx_lm", reason="mlx-lm has no wheels for this platform")
 from tests.families import mlx_peer
@@ -48,7 +48,7 @@ def _difference(one: mlx_peer.Array, other: mlx_peer.Array) -> float:
 
 def _check_same_model(folder: Path, name: str) -> None:
     """Logits and scores of the moved model, run in the other layout, are those of the source."""
-    layout = registry.FAMILIES[TEXTS.get(name, name)].layout
+    layout = registry.FAMILIES[text_of(name)].layout
     mlx_peer.write_model(config_of(name), folder / "source")
     relayout(folder / "source", folder / "moved", _other(layout))
     relayout(folder / "moved", folder / "back", layout)

@@ -203,6 +203,21 @@ def test_falcon_when_alibi_then_refused(made: Callable[..., Path]) -> None:
     assert "ALiBi" in error.why
 
 
+@pytest.mark.parametrize(
+    ("config", "word"),
+    [
+        ({"model_type": "minimax_m3_vl_text", "rotary_dim": 6}, "different rows"),
+        ({"model_type": "youtu_llm", "rope_interleave": False}, "half-split rows"),
+    ],
+)
+def test_setting_when_programs_read_it_differently_then_refused(
+    made: Callable[..., Path], config: dict[str, Any], word: str
+) -> None:
+    error = _refusal(made(config), Unsupported)
+
+    assert word in error.why
+
+
 def test_type_when_unknown_then_similar_names_are_no_answer() -> None:
     with pytest.raises(Unsupported, match="no table for") as raised:
         find_family("glm4_mo", "config.json")

@@ -51,7 +51,7 @@ _NAMES = ",".join(name for _, names in _TOWERS.values() for name in names)
 _BETWEEN = (
     "multi_modal_projector,mm_projector,connector,mlp1,mlp_AR,embed_vision,embed_audio,aligner,resampler_model,"
     "merger,vision_projector,vision_projection,patch_merge_mlp,pre_mm_projector_norm,patch_merger,"
-    "vision_language_adapter,pre_projection,post_projection,masked_embedding"
+    "vit_large_projector,vision_adapter,vision_language_adapter,pre_projection,post_projection,masked_embedding"
 )
 _STAYS = (
     (
@@ -103,6 +103,7 @@ _WRAPPERS = (
     ("janus", "Janus", "any", ""),
     ("kimi_k25", "Kimi K2.5", "moonvit", ""),
     ("kimi_vl", "Kimi VL", "moonvit", ""),
+    ("lfm2-vl", "LFM 2 VL (older files)", "any", ""),
     ("lfm2_vl", "LFM 2 VL", "any", ""),
     ("lighton_ocr", "LightOnOCR", "pixtral", ""),
     ("llama4", "Llama 4", "llama4_vision_model", ""),
@@ -111,10 +112,13 @@ _WRAPPERS = (
     ("llava_next_video", "LLaVA-NeXT Video", "any", ""),
     ("llava_onevision", "LLaVA-OneVision", "any", ""),
     ("minicpmv4_6", "MiniCPM-V 4.6", "any", ""),
+    ("minimax_m3_vl", "MiniMax-M3", "any", ""),
     ("mistral3", "Mistral Small 3.1 and Ministral 3, with vision", "pixtral", ""),
     ("mistral_large4", "Mistral Large 4", "pixtral_native", ""),
     ("mllama", "Llama 3.2 Vision", "any", ""),
     ("moss_transcribe_diarize", "MOSS transcribe and diarize", "", "any"),
+    ("muse_glimmer", "Muse Glimmer", "any", ""),
+    ("muse_spark", "Muse Spark", "any", "any"),
     ("ovis2", "Ovis 2", "any", ""),
     ("paddleocr_vl", "PaddleOCR-VL", "paddleocr_vl_vision", ""),
     ("paligemma", "PaliGemma", "any", ""),
@@ -130,6 +134,7 @@ _WRAPPERS = (
     ("qwen3_5_moe", "Qwen 3.5 MoE", "qwen3_5_moe_vision", ""),
     ("qwen4_exp", "Qwen 4 Exp", "qwen4_exp_vision", ""),
     ("smolvlm", "SmolVLM", "any", ""),
+    ("step3p7", "Step 3.7", "any", ""),
     ("video_llama_3", "VideoLLaMA 3", "video_llama_3_vision", ""),
     ("video_llava", "Video-LLaVA", "any", ""),
     ("vipllava", "VipLLaVA", "any", ""),

@@ -11,6 +11,7 @@ from dataclasses import replace
 
 from ropeconv.knowledge.families.shapes import (
     AT,
+    FACTOR,
     FULL_ATTENTION,
     HEAD,
     LAYER,
@@ -56,15 +57,22 @@ CROSS = (
 )
 M3_INDEXER = tuple(
     Rule(
-        name=AT + "indexer." + name + ".weight",
+        name=AT + name + ".weight",
         rows=rows,
         optional=True,
         why="the indexer's heads are rotated as the main ones are",
     )
     for name, rows in (
-        ("q_proj", "Repeat(X, Rope(r), Keep(I - r))"),
-        ("{k_proj,q_norm,k_norm}", "Rope(r), Keep(I - r)"),
+        ("{indexer.q_proj,index_q_proj}", "Repeat(X, Rope(r), Keep(I - r))"),
+        (
+            "{indexer.k_proj,indexer.q_norm,indexer.k_norm,index_k_proj,index_q_norm,index_k_norm}",
+            "Rope(r), Keep(I - r)",
+        ),
     )
+)
+M3_PARTS = (
+    "the config has a `rotary_dim`, which mlx-lm reads, and no `partial_rotary_factor`, which"
+    " transformers reads: they rotate different rows"
 )
 # layers that predict further tokens, beside the model: Qwen's way of naming them
 FURTHER = (("{base}{fc,pre_fc_norm_embedding,pre_fc_norm_hidden}.weight", "outside the attention"),)
@@ -79,7 +87,6 @@ ERNIE_STAYS = (
     ("model.{mtp_emb_norm,mtp_hidden_norm,mtp_linear_proj}.{head}.{weight,bias}",
      "outside the attention"),
 )  # fmt: skip
-INSIDE = "rope_parameters.partial_rotary_factor"
 BY_THETA = "layer_rope_theta[layer] if layer_rope_theta else True"
 
 PLAIN = (
@@ -105,6 +112,16 @@ PLAIN = (
     plain("ministral", "Ministral"),
     plain("ministral3", "Ministral 3"),
     plain("mixtral", "Mixtral"),
+    plain("muse_glimmer_text", "Muse Glimmer, text", layers=BY_THETA),
+    plain(
+        "muse_spark_text",
+        "Muse Spark, text",
+        layers=BY_THETA,
+        also=(
+            (LAYER + "{post_attention_residual_gate,post_feedforward_residual_gate}.gate",
+             "outside the attention"),
+        ),
+    ),
     plain("mllama_text_model", "Llama 3.2 Vision, text", also=CROSS),
     plain("olmo", "OLMo"),
     plain("paddleocr_vl_text", "PaddleOCR-VL, text"),
@@ -204,8 +221,12 @@ WITH_NORMS = (
     plain("qwen2_5_vl_text", "Qwen 2.5 VL, text"),
     plain("glm4v_moe_text", "GLM-4.5V, text", r=part(0.5)),
     plain("gemma3n_text", "Gemma 3n, text", NORMED, D="head_dim or 256", also=GEMMA3N),
-    plain("minimax_m3_vl_text", "MiniMax-M3, text", (*NORMED, *M3_INDEXER),
-           r=part(1.0, INSIDE), X="index_n_heads", I="index_head_dim"),
+    replace(
+        plain("minimax_m3_vl_text", "MiniMax-M3, text", (*NORMED, *M3_INDEXER), r=part(1.0),
+              X="index_n_heads or sparse_attention_config.sparse_num_index_heads",
+              I="index_head_dim or sparse_attention_config.sparse_index_dim"),
+        needs=((f"{FACTOR} or (rotary_dim or D) == D", M3_PARTS),),
+    ),
     plain("qwen3_next", "Qwen 3 Next", GATED, r=part(0.25), D="head_dim or 256",
            also=FURTHER, bases=WITH_FURTHER),
     plain("qwen3_5_text", "Qwen 3.5, text", GATED, r=part(0.25), D="head_dim or 256",

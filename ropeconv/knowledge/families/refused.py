@@ -11,6 +11,14 @@ _BEFORE = "it rotates hidden states before the projection, so columns would move
 _SHARED = "no table describes its encoder and decoder, whose values are made from key rows"
 _ENCODERS = "it scores speech by two encoders that rotate values, too; no table describes them"
 _OTHER = "its positions are not rotary; it rotates nothing"
+_TURNED = (
+    "its keys are its values, rotated and turned back: beside rows, columns of its output and the"
+    " gates of its compressors would have to follow, which no table describes"
+)
+_OTHER_WAY = (
+    "it rotates half-split pairs in the opposite direction: the two rows of each pair would have to"
+    " change places too, which no name of a layout says"
+)
 _WITHOUT = (
     "bert-generation", "big_bird", "bigbird_pegasus", "blenderbot", "blenderbot-small", "camembert",
     "cpmant", "data2vec-text", "electra", "ernie", "gpt-sw3", "marian", "mbart", "megatron-bert",
@@ -39,6 +47,7 @@ REFUSED = {
     "git": _LEARNED,
     "jamba": _NONE,
     "nemotron_h": _NONE,
+    "kimi_k3": _NONE,
     "kimi_linear": _NONE,
     "inkling": _RELATIVE,
     "inkling_text": _RELATIVE,
@@ -50,6 +59,7 @@ REFUSED = {
     "mamba2": _STATE,
     "falcon_mamba": _STATE,
     "rwkv": _STATE,
+    "rwkv7": _STATE,
     "xlstm": _STATE,
     "zamba": _NONE,
     "wav2vec2-conformer": _BEFORE,
@@ -57,12 +67,12 @@ REFUSED = {
     "seamless_m4t": _BEFORE,
     "seamless_m4t_v2": _RELATIVE,
     "vjepa2": "the two rows of a pair get different angles, which no order of rows can express",
-    "deepseek_v4": "its keys are its values, rotated and turned back: beside rows, columns of its"
-    " output and the gates of its compressors would have to follow, which no table describes",
+    "deepseek_v4": _TURNED,
+    "deepseek_v41": _TURNED,
     "diffusion_gemma": _SHARED,
     "clvp": _ENCODERS,
-    "nanochat": "it rotates half-split pairs in the opposite direction: the two rows of each pair"
-    " would have to change places too, which no name of a layout says",
+    "nanochat": _OTHER_WAY,
+    "talkie": _OTHER_WAY,
     "zaya": "convolutions over groups of channels lie between its projections and its rotation, and"
     " their inputs and outputs would have to be reordered too",
     # towers of models of vision or sound and language

@@ -31,6 +31,48 @@ _OUTSIDE = "outside the attention"
 _TOWER = "a tower for images or sound, which keeps its own layout"
 _ROTATES = "no_rope_layers[layer] if no_rope_layers else (layer + 1) % 4 != 0"
 
+# BLT: four stacks, each with its own config and geometry
+_BLT_STACKS = {
+    "local_encoder": "encoder",
+    "local_decoder": "decoder",
+    "global_transformer": "global",
+    "patcher": "patcher",
+}
+_BLT_ENDS = (
+    "{patch_embedding_projection,token_embedding_projection,embed_tokens,norm,lm_head}.weight"
+)
+
+
+def _blt_rules() -> tuple[Rule, ...]:
+    return tuple(
+        Rule(
+            name=f"{{base}}{module}.layers.{{layer}}.self_attn.{name}{ENDS}",
+            rows=f"Repeat({heads_of}{stack}, Rope(D{stack}))",
+            layers=f"layer < {stack}_config.num_hidden_layers",
+            why=why,
+        )
+        for module, stack in _BLT_STACKS.items()
+        for name, heads_of, why in (
+            ("q_proj", "H", "every query head of the stack is rotated"),
+            ("k_proj", "K", "every key head of the stack is rotated"),
+        )
+    )
+
+
+def _blt_sizes() -> tuple[tuple[str, str], ...]:
+    found = {
+        "C": "global_config.hidden_size",
+        "H": "Hglobal",
+        "K": "Kglobal",
+        "L": "global_config.num_hidden_layers",
+    }
+    for stack in _BLT_STACKS.values():
+        found[f"H{stack}"] = f"{stack}_config.num_attention_heads"
+        found[f"K{stack}"] = f"{stack}_config.num_key_value_heads or H{stack}"
+        found[f"D{stack}"] = f"{stack}_config.hidden_size // H{stack}"
+    return sizes(**found)
+
+
 # JetMoE: each expert of the attention has query rows for every key head
 _JET = LAYER + "{self_attention,self_attn}."
 
@@ -54,6 +96,21 @@ _MOSHI = (
 )
 
 UNUSUAL = (
+    Family(
+        name="blt",
+        title="Byte Latent Transformer",
+        layout=INTERLEAVED,
+        rules=_blt_rules(),
+        sizes=_blt_sizes(),
+        stays=(
+            *stays("{base}{local_encoder,local_decoder,global_transformer,patcher}.layers.{layer}."),
+            ("{base}{local_encoder,local_decoder}.cross_attn_layers.*",
+             "cross-attention has no positions"),
+            ("{base}{local_encoder,local_decoder,global_transformer,patcher}." + _BLT_ENDS,
+             _OUTSIDE),
+            ("{base}encoder_hash_tok_embedding.weight", "embeddings are not rotated"),
+        ),
+    ),
     Family(
         name="jetmoe",
         title="JetMoE",

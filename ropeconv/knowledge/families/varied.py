@@ -42,47 +42,6 @@ _LING_LINEAR = (
     "{k_proj,conv1d,b_proj,f_proj,o_norm,q_conv1d,k_conv1d,v_conv1d,A_log,dt_bias,forget_gate}*"
 )
 
-# BLT: four stacks, each with its own config and geometry
-_BLT_STACKS = {
-    "local_encoder": "encoder",
-    "local_decoder": "decoder",
-    "global_transformer": "global",
-    "patcher": "patcher",
-}
-_BLT_ENDS = (
-    "{patch_embedding_projection,token_embedding_projection,embed_tokens,norm,lm_head}.weight"
-)
-
-
-def _blt_rules() -> tuple[Rule, ...]:
-    return tuple(
-        Rule(
-            name=f"{{base}}{module}.layers.{{layer}}.self_attn.{name}{ENDS}",
-            rows=f"Repeat({heads_of}{stack}, Rope(D{stack}))",
-            layers=f"layer < {stack}_config.num_hidden_layers",
-            why=why,
-        )
-        for module, stack in _BLT_STACKS.items()
-        for name, heads_of, why in (
-            ("q_proj", "H", "every query head of the stack is rotated"),
-            ("k_proj", "K", "every key head of the stack is rotated"),
-        )
-    )
-
-
-def _blt_sizes() -> tuple[tuple[str, str], ...]:
-    found = {
-        "C": "global_config.hidden_size",
-        "H": "Hglobal",
-        "K": "Kglobal",
-        "L": "global_config.num_hidden_layers",
-    }
-    for stack in _BLT_STACKS.values():
-        found[f"H{stack}"] = f"{stack}_config.num_attention_heads"
-        found[f"K{stack}"] = f"{stack}_config.num_key_value_heads or H{stack}"
-        found[f"D{stack}"] = f"{stack}_config.hidden_size // H{stack}"
-    return sizes(**found)
-
 
 def _hrm_rules() -> tuple[Rule, ...]:
     """Files have one matrix, which transformers takes apart while it loads."""
@@ -106,6 +65,21 @@ _DOTS_KNOWN = (
     "per_layer_config or not 'sliding_attention' in (layer_types or ('sliding_attention',))"
 )
 _DOTS_WHY = "sliding layers have sizes of their own, which its config must state"
+
+# Step 3.5 and 3.7: sliding layers have more heads; layers of further tokens come after the model's,
+# and older configs list them with the others
+_STEP_KIND = (
+    "(mtp_layer_types[layer - L] if mtp_layer_types and not layer < L else layer_types[layer])"
+)
+_STEP_OTHER = "attention_other_setting.num_attention_heads or num_sliding_attention_heads"
+_STEP_H = f"(({_STEP_OTHER}) if {_STEP_KIND} == 'sliding_attention' else 0)"
+_STEP_K = (
+    f"(attention_other_setting.num_attention_groups if {_STEP_KIND} == 'sliding_attention' else 0)"
+)
+_STEP_PART = (
+    f"(rope_parameters or {{}})[{_STEP_KIND}].partial_rotary_factor"
+    " or (partial_rotary_factors[layer] if partial_rotary_factors else 1)"
+)
 
 # Laguna: layer by layer
 _LAGUNA_H = "num_attention_heads_per_layer"
@@ -174,21 +148,6 @@ VARIED = (
         stays=(
             *stays(at="{self_attn,attention}."),
             (_LING_AT + _LING_LINEAR, "linear attention has no rotation"),
-        ),
-    ),
-    Family(
-        name="blt",
-        title="Byte Latent Transformer",
-        layout=INTERLEAVED,
-        rules=_blt_rules(),
-        sizes=_blt_sizes(),
-        stays=(
-            *stays("{base}{local_encoder,local_decoder,global_transformer,patcher}.layers.{layer}."),
-            ("{base}{local_encoder,local_decoder}.cross_attn_layers.*",
-             "cross-attention has no positions"),
-            ("{base}{local_encoder,local_decoder,global_transformer,patcher}." + _BLT_ENDS,
-             _OUTSIDE),
-            ("{base}encoder_hash_tok_embedding.weight", "embeddings are not rotated"),
         ),
     ),
     Family(
@@ -298,5 +257,18 @@ VARIED = (
             (LAYER + "{attn_hyper_connection,mlp_hyper_connection,ple}.*", _OUTSIDE),
             ("{base}hyper_connection_mixer.*", _OUTSIDE),
         ),
+    ),
+    Family(
+        name="step3p5",
+        title="Step 3.5 and 3.7, text",
+        layout=HALF_SPLIT,
+        rules=(*heads(), *head_norms()),
+        sizes=sizes(K="num_key_value_heads or num_attention_groups"),
+        layer_sizes=(
+            ("H", f"{_OWN}.num_attention_heads or {_STEP_H} or num_attention_heads"),
+            ("K", f"{_STEP_K} or num_key_value_heads or num_attention_groups"),
+            ("r", f"int(D * ({_STEP_PART}))"),
+        ),
+        stays=(*stays(), (LAYER + "{share_expert,transformer.shared_head}.*", _OUTSIDE)),
     ),
 )  # fmt: skip
