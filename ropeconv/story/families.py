@@ -257,7 +257,7 @@ Models of vision and language have their language model and their tower as rows 
 
 Where transformers has no code for a family, its column of layouts says what measures it. mlx-lm
 runs the whole model of files that were moved, with the flag of each rotation turned round, and must
-compute what it did before; three dozen families are run in both programs. MindNLP does the same
+compute what it did before; sixty families are run in both programs. MindNLP does the same
 with its rotation exchanged, by hand: `tests/families/by_hand.py` says how (logits differ by 8e-7 of
 the largest or less, and by half of it or more where the rotation is not exchanged).
 

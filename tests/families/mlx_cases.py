@@ -6,6 +6,7 @@ columns. Keys are those of published config.json files, and those that mlx-lm as
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 SIZES: dict[str, Any] = {
@@ -58,6 +59,13 @@ _BIAS = {"attention_bias": True}
 _MUP = {"dim_model_base": 30, "scale_depth": 1.4, "scale_emb": 3}
 _INDEXED = {**_DEEPSEEK, **_BIAS, "index_n_heads": 3, "index_head_dim": 10, "index_topk": 4}
 _YARN = {"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16}
+_SCALED = {"rope_type": "default", "rope_theta": 1e4, "llama_4_scaling_beta": 0.1,
+           "original_max_position_embeddings": 16}  # fmt: skip
+_KINDS = {"layer_types": ["sliding_attention", "full_attention"]}
+_MAMBA = {"mamba_n_heads": 12, "mamba_d_head": 10, "mamba_d_state": 4, "mamba_n_groups": 1,
+          "mamba_chunk_size": 4}  # fmt: skip
+_DELTA = {"linear_num_key_heads": 2, "linear_num_value_heads": 2, "linear_key_head_dim": 4,
+          "linear_value_head_dim": 4, "linear_conv_kernel_dim": 4}  # fmt: skip
 _LING = {
     **_EXPERTS, **_PART, "use_qk_norm": True, "use_qkv_bias": True,
     "moe_router_enable_expert_bias": True,
@@ -126,9 +134,16 @@ ALONE: dict[str, dict[str, Any]] = {
 
 # families that transformers runs too: two programs, written by different people, agree
 BOTH: dict[str, dict[str, Any]] = {
+    "afmoe": {**_EXPERTS, **_KINDS, "sliding_window": 8, "num_dense_layers": 1, "route_scale": 1.0,
+              "score_func": "sigmoid", "mup_enabled": True, "global_attn_every_n_layers": 2},
+    "bailing_hybrid": {**_DEEPSEEK, "head_dim": 12, "num_hidden_layers": 5, "layer_group_size": 2,
+                       "group_norm_size": 2, "use_qkv_bias": True},
     "cohere": {**_BIAS, "use_qk_norm": True, "layer_norm_eps": 1e-5, "logit_scale": 0.1},
     "cohere2": {**_BIAS, "sliding_window": 8, "sliding_window_pattern": 2, "logit_scale": 0.1,
                 "layer_norm_eps": 1e-5, "layer_norm_bias": False},
+    "dbrx": {"d_model": 60, "n_heads": 6, "n_layers": 2, "max_seq_len": 64,
+             "attn_config": {"kv_n_heads": 2, "rope_theta": 1e4, "clip_qkv": 8},
+             "ffn_config": {"ffn_hidden_size": 22, "moe_num_experts": 4, "moe_top_k": 2}},
     "deepseek_v2": {**_DEEPSEEK, "rope_scaling": _YARN},
     "deepseek_v3": {**_DEEPSEEK, **_SWITCH, "rope_scaling": _YARN},
     "deepseek_v32": _INDEXED,
@@ -137,17 +152,41 @@ BOTH: dict[str, dict[str, Any]] = {
     "ernie4_5_moe": {**_EXPERTS, "use_bias": False, "moe_num_experts": 4},
     "exaone4": {"sliding_window": 8, "sliding_window_pattern": "LG", "rope_scaling": None,
                 "layer_types": ["sliding_attention", "full_attention"]},
+    "exaone_moe": {**_EXPERTS, **_KINDS, "sliding_window": 8, "is_moe_layer": [False, True],
+                   "rope_scaling": None},
+    "falcon_h1": {**_MAMBA, "attention_bias": False, "mamba_d_ssm": 120, "mamba_conv_bias": True,
+                  "mamba_expand": 2, "mamba_d_conv": 4, "mamba_proj_bias": False},
+    "gemma": {},
     "gemma2": {"query_pre_attn_scalar": 10},
     "gemma3_text": {"num_hidden_layers": 6, "sliding_window": 8},
+    "gemma4_text": {"num_hidden_layers": 4, "layer_types": _KINDS["layer_types"] * 2,
+                    "global_head_dim": 12, "num_kv_shared_layers": 2, "sliding_window": 8,
+                    "hidden_size_per_layer_input": 6, "vocab_size_per_layer_input": 51},
     "glm4": {**_BIAS, **_PART},
     "glm4_moe": {**_EXPERTS, **_BIAS, **_PART, "use_qk_norm": True, "rope_scaling": None},
     "glm4_moe_lite": {**_DEEPSEEK, **_SWITCH},
     "glm_moe_dsa": {**_INDEXED, "rope_parameters": {"rope_theta": 1e4}},
     "gpt_neox": {"layer_norm_eps": 1e-5, "rotary_pct": 0.6, "rotary_emb_base": 10000},
+    "gpt_oss": {**_EXPERTS, **_KINDS, "sliding_window": 8, "rope_scaling": {
+        **_YARN, "beta_fast": 32, "beta_slow": 1}},
     "gptj": {"n_embd": 60, "n_head": 6, "n_layer": 2, "n_positions": 64, "rotary_dim": 6,
              "layer_norm_epsilon": 1e-5, "num_key_value_heads": None},
+    "granite": {**_BIAS, "mlp_bias": False, "logits_scaling": 2.0, "attention_multiplier": 0.3,
+                "embedding_multiplier": 2.0, "residual_multiplier": 0.5},
     "helium": {**_BIAS, "mlp_bias": False},
+    "hunyuan_v1_dense": {**_BIAS, "use_qk_norm": True, "rope_scaling": {
+        "alpha": 10.0, "factor": 1.0, "type": "dynamic"}},
     "internlm3": {"qkv_bias": True, "bias": False},
+    "iquestcoder": {},
+    "laguna": {**_EXPERTS, **_KINDS, "sliding_window": 8, "num_attention_heads_per_layer": [6, 4],
+               "rope_parameters": {"full_attention": {"rope_theta": 1e4, **_PART},
+                                   "sliding_attention": {"rope_theta": 1e4}}},
+    "lfm2": {"norm_eps": 1e-5, "conv_bias": False, "conv_L_cache": 3, "block_dim": 60,
+             "block_ff_dim": 22, "block_multiple_of": 2, "block_ffn_dim_multiplier": 1.0,
+             "block_auto_adjust_ff_dim": False, "num_hidden_layers": 3, "full_attn_idxs": [0, 2]},
+    "lfm2_moe": {**_EXPERTS, "norm_eps": 1e-5, "conv_bias": False, "conv_L_cache": 3,
+                 "num_hidden_layers": 3, "num_dense_layers": 1, "use_expert_bias": True,
+                 "layer_types": ["full_attention", "conv", "full_attention"]},
     "llama": {},
     "llama4_text": {**_BIAS, "intermediate_size_mlp": 22, "no_rope_layers": [1, 0],
                     "use_qk_norm": False},
@@ -156,34 +195,63 @@ BOTH: dict[str, dict[str, Any]] = {
                       "zero_expert_type": "identity", "routed_scaling_factor": 1.5,
                       "mla_scale_q_lora": True, "mla_scale_kv_lora": True,
                       "attention_method": "MLA", **_BIAS},
+    "mellum": {**_EXPERTS, **_KINDS, "sliding_window": 8, "rope_parameters": {
+        "sliding_attention": {"rope_type": "default", "rope_theta": 1e4},
+        "full_attention": {"rope_type": "default", "rope_theta": 1e5}}},
+    "mimo_v2_flash": {**_EXPERTS, "partial_rotary_factor": 0.5, "hybrid_layer_pattern": [0, 1],
+                      "moe_layer_freq": [0, 1], "swa_rope_theta": 1e4, "v_head_dim": 10,
+                      "swa_num_attention_heads": 6, "swa_num_key_value_heads": 3,
+                      "swa_head_dim": 8, "swa_v_head_dim": 10, "head_dim": 12,
+                      "sliding_window_size": 8, "layernorm_epsilon": 1e-5,
+                      "add_swa_attention_sink_bias": True,
+                      "add_full_attention_sink_bias": False},
     "minicpm3": {**_LATENT, **_MUP, "rope_scaling": {
         "type": "longrope", "original_max_position_embeddings": 64,
         "short_factor": [1.0] * 3, "long_factor": [1.0, 1.1, 1.2]}},
+    "minimax_m2": {**_EXPERTS, "rotary_dim": 6, "use_qk_norm": True, "shared_intermediate_size": 0},
+    "ministral3": {"rope_parameters": _SCALED},
+    "mistral": {},
+    "mistral4": {**_DEEPSEEK, **_SWITCH, "head_dim": 10, "rope_parameters": _SCALED},
     "mixtral": {"num_local_experts": 4, "num_experts_per_tok": 2},
     "nemotron": {**_PART, "hidden_act": "relu2", "norm_eps": 1e-5},
     "olmo2": {},
+    "olmo3": {**_KINDS, "sliding_window": 8},
+    "olmo_hybrid": {**_DELTA, **_BIAS, "linear_allow_neg_eigval": True,
+                    "layer_types": ["linear_attention", "full_attention"],
+                    "rope_parameters": {"rope_type": "default", "rope_theta": 1e4}},
     "olmoe": _EXPERTS,
     "phi": {**_PART, "layer_norm_eps": 1e-5},
     "phi3": {**_PART, "rope_scaling": None},
+    "phimoe": {**_EXPERTS, "rope_scaling": {
+        "type": "longrope", "short_factor": [1.0] * 5, "long_factor": [1.0, 1.1, 1.2, 1.3, 1.4],
+        "short_mscale": 1.0, "long_mscale": 1.2, "original_max_position_embeddings": 16}},
     "qwen2": {},
+    "qwen2_moe": _EXPERTS,
     "qwen3": {},
     "qwen3_moe": _EXPERTS,
     "qwen3_next": {**_EXPERTS, "partial_rotary_factor": 0.6, "full_attention_interval": 2,
-                   "linear_num_key_heads": 2, "linear_num_value_heads": 2,
-                   "linear_key_head_dim": 4, "linear_value_head_dim": 4,
-                   "linear_conv_kernel_dim": 4},
+                   **_DELTA},
+    "recurrent_gemma": {"attention_bias": False, "conv1d_width": 4, "lru_width": 72,
+                        "hidden_size": 72, "head_dim": 12, "num_key_value_heads": 1,
+                        "intermediate_size": 44, "attention_window_size": 8,
+                        "logits_soft_cap": 30.0, "block_types": ["recurrent", "attention"]},
     "seed_oss": _BIAS,
     "smollm3": {"no_rope_layers": [1, 0]},
+    "solar_open": {**_EXPERTS, "partial_rotary_factor": 1.0},
+    "stablelm": {**_PART, "layer_norm_eps": 1e-5, "qk_layernorm": True, "use_qkv_bias": True},
+    "starcoder2": {"norm_epsilon": 1e-5, "use_bias": True},
     "step3p5": {**_EXPERTS, "num_attention_groups": 2, "num_key_value_heads": None,
                 "attention_other_setting": {"num_attention_heads": 8, "num_attention_groups": 4},
                 "layer_types": ["sliding_attention", "full_attention"], "moe_layers_enum": "1",
                 "partial_rotary_factors": [1.0, 0.6], "moe_num_experts": 4, "moe_top_k": 2,
                 "share_expert_dim": 22, "rope_theta": [1e4, 1e5]},
-    "stablelm": {**_PART, "layer_norm_eps": 1e-5, "qk_layernorm": True, "use_qkv_bias": True},
 }  # fmt: skip
 
-# a group with a layout of its own keeps it: its flag is turned in the config first, then with all
-KEPT = {"deepseek_v32": {"indexer_rope_interleave": True}}
+# the same family with another form of its tensors
+VARIANTS: tuple[tuple[str, dict[str, Any]], ...] = (
+    ("bailing_hybrid", {"architectures": ["BailingMoeV3ForCausalLM"], "head_dim": 4}),
+    ("deepseek_v3", {"q_lora_rank": None, "attention_bias": True}),
+)
 
 # models of vision and language: the model type of their text, and its config
 TEXTS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -204,13 +272,13 @@ TEXTS: dict[str, tuple[str, dict[str, Any]]] = {
 }  # fmt: skip
 
 
-def config_of(name: str) -> dict[str, Any]:
-    """A tiny config.json of that model type."""
+def config_of(name: str, changed: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """A tiny config.json of that model type, with further keys changed."""
     if name in TEXTS:
-        model_type, changed = TEXTS[name]
-        text = {"model_type": model_type, **SIZES, **changed}
+        model_type, own = TEXTS[name]
+        text = {"model_type": model_type, **SIZES, **own}
         return {"model_type": name, "text_config": text, "vision_config": {"hidden_size": 36}}
-    return {"model_type": name, **SIZES, **{**ALONE, **BOTH}[name]}
+    return {"model_type": name, **SIZES, **{**ALONE, **BOTH}[name], **(changed or {})}
 
 
 def text_of(name: str) -> str:

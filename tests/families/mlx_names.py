@@ -31,7 +31,12 @@ _SPELLED = {
 }
 _EACH = {"phi-msft": "mlp"}  # what an expert is called, if not that
 _WEIGHTS = {"gate_proj": "w1", "down_proj": "w2", "up_proj": "w3"}
-_PARTS = {"minimax_m3_vl": _WEIGHTS, "mixtral": _WEIGHTS}
+_PARTS = {
+    "minimax_m2": _WEIGHTS,
+    "minimax_m3_vl": _WEIGHTS,
+    "mixtral": _WEIGHTS,
+    "phimoe": _WEIGHTS,
+}
 
 
 def stored(made: Mapping[str, Array], model_type: str) -> Iterator[tuple[str, Array]]:
@@ -47,7 +52,7 @@ def stored(made: Mapping[str, Array], model_type: str) -> Iterator[tuple[str, Ar
             if match[2] == "embed_q":
                 values = made[f"{match[1]}unembed_out.weight"]
                 yield f"{match[1]}kv_b_proj.weight", _joined(array, values)
-        elif name.endswith(".conv1d.weight"):
+        elif name.endswith("conv1d.weight"):
             yield name, array.swapaxes(1, 2)
         else:
             yield name, array

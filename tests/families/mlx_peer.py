@@ -1,8 +1,8 @@
 """mlx-lm as a second runtime: tiny models of its own code, run in either layout on a CPU.
 
 Every rotation of mlx-lm goes through one function, `mx.fast.rope`, which takes the layout as a
-flag: `traditional=True` is interleaved. Turning the flag round there runs a whole model in the
-other layout, and changes nothing else of it. Its own loader reads the folders that ropeconv writes.
+flag: `traditional=True` is interleaved. Setting the flag there runs a whole model in the other
+layout, and changes nothing else of it. Its own loader reads the folders that ropeconv writes.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import numpy as np
 from mlx.utils import tree_flatten
 from safetensors.numpy import save_file
 
+from ropeconv.words.layout import INTERLEAVED, RopeLayout
 from tests.families.mlx_names import Array, stored
 
 with patch("resource.setrlimit"):  # it lowers the limit of open files, for all tests after it
@@ -48,29 +49,30 @@ def write_model(config: Mapping[str, Any], folder: Path) -> None:
 
 
 def run(
-    folder: Path, *, other_layout: bool = False, config: Mapping[str, Any] | None = None
+    folder: Path, layout: RopeLayout | None = None, **changed: object
 ) -> tuple[Array, list[Array]]:
     """Logits, and the scores before the softmax of every attention in turn.
 
     Args:
         folder: a checkpoint, which mlx-lm's own loader reads.
-        other_layout: whether every rotation's flag is turned round.
-        config: keys that differ from the folder's.
+        layout: of every rotation; without it, as mlx-lm's own code has it.
+        changed: keys of the config that differ from the folder's.
     """
-    model, _ = load_model(folder, model_config=dict(config or {}))
+    model, _ = load_model(folder, model_config=changed)
     scores: list[Array] = []
-    with _watching(scores), _rotating(other_layout=other_layout):
+    with _watching(scores), _rotating(layout):
         logits = model(mx.array(TOKENS))
         mx.eval(logits)
     return np.array(logits), scores
 
 
 @contextmanager
-def _rotating(*, other_layout: bool) -> Iterator[None]:
+def _rotating(layout: RopeLayout | None) -> Iterator[None]:
     own = mx.fast.rope
 
     def rotate(*given: Any, traditional: bool, **choices: Any) -> Any:
-        return own(*given, traditional=traditional is not other_layout, **choices)
+        wanted = traditional if layout is None else layout == INTERLEAVED
+        return own(*given, traditional=wanted, **choices)
 
     with _replaced("rope", rotate):
         yield

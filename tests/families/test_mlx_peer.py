@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from ropeconv.knowledge import registry
 from ropeconv.knowledge.family import Peer
 from ropeconv.story.relayout import relayout
 from ropeconv.words.layout import HALF_SPLIT, INTERLEAVED, RopeLayout
-from tests.families.mlx_cases import ALONE, BOTH, KEPT, TEXTS, config_of, text_of
+from tests.families.mlx_cases import ALONE, BOTH, TEXTS, VARIANTS, config_of, text_of
 
 pytest.importorskip("mlx_lm", reason="mlx-lm has no wheels for this platform")
 from tests.families import mlx_peer
@@ -46,15 +47,15 @@ def _difference(one: mlx_peer.Array, other: mlx_peer.Array) -> float:
     return float(np.abs(one[seen] - other[seen]).max() / np.abs(one[seen]).max())
 
 
-def _check_same_model(folder: Path, name: str) -> None:
+def _check_same_model(folder: Path, name: str, changed: dict[str, Any] | None = None) -> None:
     """Logits and scores of the moved model, run in the other layout, are those of the source."""
     layout = registry.FAMILIES[text_of(name)].layout
-    mlx_peer.write_model(config_of(name), folder / "source")
+    mlx_peer.write_model(config_of(name, changed), folder / "source")
     relayout(folder / "source", folder / "moved", _other(layout))
     relayout(folder / "moved", folder / "back", layout)
     expected, expected_scores = mlx_peer.run(folder / "source")
-    actual, scores = mlx_peer.run(folder / "moved", other_layout=True, config=KEPT.get(name))
-    control, control_scores = mlx_peer.run(folder / "moved")
+    actual, scores = mlx_peer.run(folder / "moved", _other(layout))
+    control, control_scores = mlx_peer.run(folder / "moved", layout)
     pairs = [(expected, actual), *zip(expected_scores, scores, strict=True)]
     unmoved = [(expected, control), *zip(expected_scores, control_scores, strict=True)]
 
@@ -86,9 +87,13 @@ def test_list_of_families_when_measured_by_mlx_then_it_is_run_here() -> None:
     assert set(BOTH) <= {name for name, one in families if one.measured_by is Peer.TRANSFORMERS}
 
 
-@pytest.mark.parametrize("name", [*ALONE, *BOTH])
-def test_family_when_moved_then_mlx_computes_the_same(tmp_path: Path, name: str) -> None:
-    _check_same_model(tmp_path, name)
+@pytest.mark.parametrize(
+    ("name", "changed"), [*((name, {}) for name in (*ALONE, *BOTH)), *VARIANTS]
+)
+def test_family_when_moved_then_mlx_computes_the_same(
+    tmp_path: Path, name: str, changed: dict[str, Any]
+) -> None:
+    _check_same_model(tmp_path, name, changed)
 
 
 @pytest.mark.parametrize("name", TEXTS)
@@ -105,7 +110,19 @@ def test_switch_of_mlx_when_set_in_the_config_then_moved_rows_run(
     mlx_peer.write_model(config_of(name), tmp_path / "source")
     relayout(tmp_path / "source", tmp_path / "moved", INTERLEAVED)
     expected, _ = mlx_peer.run(tmp_path / "source")
-    actual, _ = mlx_peer.run(tmp_path / "moved", config={"rope_traditional": True})
+    actual, _ = mlx_peer.run(tmp_path / "moved", rope_traditional=True)
+
+    assert _difference(expected, actual) <= TOLERANCE
+
+
+def test_switch_of_transformers_when_mlx_reads_it_then_moved_files_run_as_they_are(
+    tmp_path: Path,
+) -> None:
+    """Mistral 4: the converted folder states its rows, and mlx-lm rotates by that."""
+    mlx_peer.write_model(config_of("mistral4"), tmp_path / "source")
+    relayout(tmp_path / "source", tmp_path / "moved", HALF_SPLIT)
+    expected, _ = mlx_peer.run(tmp_path / "source")
+    actual, _ = mlx_peer.run(tmp_path / "moved")
 
     assert _difference(expected, actual) <= TOLERANCE
 

@@ -13,9 +13,7 @@ from ropeconv.knowledge.families.shapes import (
     AT,
     FACTOR,
     FULL_ATTENTION,
-    HEAD,
     LAYER,
-    QUERY,
     SLIDING,
     head_norms,
     heads,
@@ -87,6 +85,12 @@ ERNIE_STAYS = (
     ("model.{mtp_emb_norm,mtp_hidden_norm,mtp_linear_proj}.{head}.{weight,bias}",
      "outside the attention"),
 )  # fmt: skip
+# MiMo-V2: its own files say which layers are sliding by a list of 0 and 1
+MIMO_SLIDING = (
+    f"({SLIDING} if layer_types else hybrid_layer_pattern[layer] == 1 if hybrid_layer_pattern"
+    " else not (layer == 0 or (layer + 1) % 6 == 0))"
+)
+MIMO_K = "(swa_num_key_value_heads or 2 * num_key_value_heads)"
 BY_THETA = "layer_rope_theta[layer] if layer_rope_theta else True"
 
 PLAIN = (
@@ -171,17 +175,13 @@ PLAIN = (
         ),
         r=part(0.25),
     ),
-    plain(
-        "mimo_v2_flash",
-        "MiMo-V2 Flash",
-        (
-            *heads(layers=FULL_ATTENTION),
-            Rule(name=AT + "q_proj.{weight,bias}", rows=QUERY, layers=SLIDING,
-                 why="every query head is rotated"),
-            Rule(name=AT + "k_proj.{weight,bias}", rows=f"Repeat(2 * K, {HEAD})", layers=SLIDING,
-                 why="sliding layers have twice as many key heads"),
+    replace(
+        plain("mimo_v2_flash", "MiMo-V2 Flash", r=part(0.334)),
+        layer_sizes=(
+            ("H", f"(swa_num_attention_heads if {MIMO_SLIDING} else 0) or num_attention_heads"),
+            ("K", f"{MIMO_K} if {MIMO_SLIDING} else num_key_value_heads"),
+            ("D", f"(swa_head_dim if {MIMO_SLIDING} else 0) or head_dim or C // H"),
         ),
-        r=part(0.334),
     ),
 )  # fmt: skip
 

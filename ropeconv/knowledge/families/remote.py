@@ -20,6 +20,7 @@ from ropeconv.knowledge.families.shapes import (
     ENDS,
     LATENT_SIZES,
     LAYER,
+    NOT_HALF_SPLIT,
     QUERY,
     fused,
     head_norms,
@@ -149,12 +150,7 @@ _LATENT = (
         rules=latent(),
         sizes=LATENT_SIZES,
         stays=stays(),
-        needs=(
-            (
-                "rope_interleave != False",
-                "the config asks for half-split rows, which this family's code may not do",
-            ),
-        ),
+        needs=(NOT_HALF_SPLIT,),
     ),
 )
 

@@ -32,6 +32,10 @@ FULL_ONLY = (
         "the config rotates a part of each head, which this family's code does not do",
     ),
 )
+NOT_HALF_SPLIT = (
+    "rope_interleave != False",
+    "the config asks for half-split rows, which not every program of this family can rotate",
+)
 SIZES = {
     "C": "hidden_size",
     "H": "num_attention_heads",

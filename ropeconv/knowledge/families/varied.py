@@ -17,6 +17,7 @@ from ropeconv.knowledge.families.shapes import (
     INDEX_SIZES,
     LATENT_SIZES,
     LAYER,
+    NOT_HALF_SPLIT,
     head_norms,
     heads,
     indexer,
@@ -32,11 +33,26 @@ _KIND = "(layer_types[layer] if layer_types else 'full_attention')"
 _OWN = "(per_layer_config or {})[layer]"
 _OUTSIDE = "outside the attention"
 
-# Ling 3: the last layer of each group has latent attention, and so have layers of further tokens
+# Ling 2.5 and 3: the last layer of each group has latent attention, and so have those after the
+# last whole group, and layers of further tokens
 _LING_AT = LAYER + "{self_attn,attention}."
+_LING_GROUP = "(layer_group_size or 6)"
 _LING_LATENT = (
-    f"not layer < L or ({FULL_ATTENTION} if layer_types else"
-    " (layer + 1) % (layer_group_size or 6) == 0)"
+    f"not layer < L or ({FULL_ATTENTION} if layer_types else (layer + 1) % {_LING_GROUP} == 0"
+    f" or not layer < L // {_LING_GROUP} * {_LING_GROUP})"
+)
+_LING_KEPT = tuple(
+    Rule(
+        name=_LING_AT + name,
+        rows=rows,
+        aside=HALF_SPLIT,
+        optional=True,
+        why="linear attention of Ling 2.5 is half-split whatever its latent attention is",
+    )
+    for name, rows in (
+        ("query_key_value" + ENDS, "Repeat(2 * H, Rope(e), Keep(E - e)), Keep(H * E)"),
+        ("{query_layernorm,key_layernorm}.weight", "Rope(e), Keep(E - e)"),
+    )
 )
 _LING_LINEAR = (
     "{k_proj,conv1d,b_proj,f_proj,o_norm,q_conv1d,k_conv1d,v_conv1d,A_log,dt_bias,forget_gate}*"
@@ -141,14 +157,23 @@ VARIED = (
     _gemma4("gemma4_unified_text", "Gemma 4 unified, text"),
     Family(
         name="bailing_hybrid",
-        title="Ling 3",
+        title="Ling 2.5 and 3",
         layout=INTERLEAVED,
-        rules=tuple(replace(rule, layers=_LING_LATENT) for rule in latent(_LING_AT, q="q_proj")),
-        sizes=LATENT_SIZES,
+        rules=(
+            *(replace(rule, layers=_LING_LATENT) for rule in latent(_LING_AT)),
+            *_LING_KEPT,
+        ),
+        sizes=(
+            *LATENT_SIZES,
+            ("E", "head_dim or C // H"),
+            ("e", "int(E * (partial_rotary_factor or 0.5))"),
+        ),
         stays=(
             *stays(at="{self_attn,attention}."),
             (_LING_AT + _LING_LINEAR, "linear attention has no rotation"),
+            (_LING_AT + "g_norm.weight", "acts on what the attention gives"),
         ),
+        needs=(NOT_HALF_SPLIT,),
     ),
     Family(
         name="cohere_compass_text",
