@@ -269,7 +269,8 @@ Where a runtime has no switch, moving rows makes files for another runtime, and 
 mlx-lm has a switch of its own for two dozen families, Llama, Qwen 2, Gemma 2 and InternLM 2 among
 them: `"rope_traditional"` in config.json, true for interleaved rows. ropeconv does not write it,
 since no other runtime reads it.
-The indexers of DeepSeek V3.2 and A.X K2 have a layout of their own, which stays.
+The indexers of DeepSeek V3.2 and A.X K2 have a layout of their own, which stays, and so has the
+linear attention of Ling 2.5.
 
 Quantised weights move where each row has its own scales: FP8 and INT8 by tensor or by channel,
 compressed-tensors packed by rows, NVFP4 and MXFP4, bitsandbytes' INT8, MLX. FP8 in blocks of 128
