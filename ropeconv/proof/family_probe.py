@@ -11,6 +11,7 @@ from contextlib import ExitStack
 from typing import Any
 
 from ropeconv.knowledge.families.refused import REFUSED
+from ropeconv.knowledge.family import Peer
 from ropeconv.knowledge.registry import FAMILIES
 from ropeconv.proof.jacobian import (
     Measured,
@@ -61,9 +62,17 @@ FOREIGN = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError
 def _probe(model_type: str, changed: Mapping[str, Any]) -> ProbeReport:
     import torch  # noqa: PLC0415 - torch only when needed
 
-    config = tiny_config(model_type, **changed)
-    model = tiny_model(config, register())
     family = FAMILIES.get(model_type)
+    try:
+        config = tiny_config(model_type, **changed)
+    except Unsupported as error:
+        if family is None or family.measured_by is Peer.TRANSFORMERS:
+            raise
+        raise Unsupported(
+            what=error.what,
+            why=f"its table is measured against {family.measured_by.value}'s code instead",
+        ) from error
+    model = tiny_model(config, register())
     projections = projections_of(model, family)
     # each row of each projection of an attention has its own entry of the batch
     starts: dict[str, int] = {}

@@ -133,3 +133,10 @@ def test_type_when_a_tiny_one_cannot_be_run_then_refused_with_a_way_on() -> None
 def test_type_without_code_when_probed_then_refused() -> None:
     with pytest.raises(Unsupported, match="no model type `no_such_model`"):
         probe("no_such_model")
+
+
+def test_type_when_another_program_measures_it_then_refusal_names_it() -> None:
+    with pytest.raises(Unsupported, match="no model type `internlm2`") as raised:
+        probe("internlm2")
+
+    assert "mlx-lm" in raised.value.why
