@@ -84,8 +84,13 @@ SPECIAL: dict[str, dict[str, Any]] = {
     },
     "lfm2_vl": {"projector_hidden_size": 24},
     "llama4": {"vision_config": {"intermediate_size": 144}},
-    "muse_glimmer": {"vision_config": {"layer_types": ["window_attention", "full_attention"]}},
+    "minimax_m3_vl": {"projector_hidden_size": 24},
+    "muse_glimmer": {
+        "out_hidden_size": 144, "projector_hidden_size": 24,
+        "vision_config": {"layer_types": ["window_attention", "full_attention"]},
+    },
     "muse_spark": {
+        "out_hidden_size": 144, "projector_hidden_size": 24,
         "vision_config": {"layer_types": ["window_attention", "full_attention"]},
         "audio_config": {"hidden_sizes": [12, 12], "depths": [1, 1], "patch_sizes": [16, 6],
                          "out_hidden_size": 60},
