@@ -14,7 +14,8 @@ that has run for long, and directly before each measured run the same contender 
 warm: the source is in the page cache, nothing is flushed. warm, sync: every target file is flushed
 within the time. cold, sync: the source is dropped from the page cache before, the target flushed.
 
-Parts: main (both formats, both layouts, against cp), peers (safetensors, the steps of transformers'
+Parts: main (both formats, both layouts, against cp), inside (the same as calls in one process, so
+without start-up, warm and cold), peers (safetensors, the steps of transformers'
 script, torchtune if an interpreter with torchtune 0.6 and torchao 0.12 is named; run all this with
 PYTHONPATH=. then, since that one has no ropeconv), choices (I/O, jobs, hashes), sharing (an XFS
 image, as root), inplace, growth (0.25 GB to --gigabytes doubled thrice).
@@ -34,16 +35,20 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
+import ropeconv
+from ropeconv import INTERLEAVED, HfOptions, MetaOptions
 from ropeconv.formats.new_file import NewTensor
 from ropeconv.formats.safetensors import new_safetensors
+from ropeconv.moving.effort import Effort, default_jobs
 from ropeconv.words.dtypes import DType
 
 HIDDEN, HEADS, KV_HEADS, HEAD_DIM, WIDE, VOCAB = 2048, 32, 8, 64, 8192, 16000
 LAYER_NBYTES = 2 * (2 * HIDDEN * HIDDEN + 2 * KV_HEADS * HEAD_DIM * HIDDEN + 3 * WIDE * HIDDEN)
 POOL_NBYTES = 64 << 20  # random bytes, repeated: no file system here compresses or merges
-PARTS = ("main", "peers", "choices", "sharing", "inplace", "growth")
+PARTS = ("main", "inside", "peers", "choices", "sharing", "inplace", "growth")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,6 +146,40 @@ class Bench:
         ]
         for mode in (WARM, WARM_SYNC, COLD_SYNC):
             self.table(mode, copies, ours)
+
+    def inside(self) -> None:
+        """Calls in one process, against `cp -r`: the move alone, and what the disk allows."""
+        for mode in (WARM, COLD_SYNC):
+            bases: dict[str, list[Run]] = {source: [] for source, _ in CALLS.values()}
+            runs: dict[str, list[Run]] = {name: [] for name in CALLS}
+            for _ in range(self.rounds):
+                for source, found in bases.items():
+                    found.extend(self._inside(source, mode, partial(copy_flushed, mode)))
+                for name, (source, call) in CALLS.items():
+                    runs[name].extend(self._inside(source, mode, partial(call, mode)))
+            print(f"### inside one process, {mode.name}\n\n{HEAD}")
+            for source, found in bases.items():
+                print_row(f"cp -r {source}", found, found)
+            for name, (source, _) in CALLS.items():
+                print_row(name, runs[name], bases[source])
+            print(flush=True)
+
+    def _inside(
+        self, source: str, mode: Mode, call: Callable[[Path, Path], None]
+    ) -> tuple[Run, Run]:
+        """Two measured calls after one that is not."""
+        target = self.root / "target"
+        runs = []
+        warm_up(self.root / source)
+        for _ in range(3):
+            if mode.cold:
+                chill(self.root / source)
+            begin, before = time.perf_counter(), times()
+            call(self.root / source, target)
+            wall = time.perf_counter() - begin
+            runs.append(Run(wall=wall, processor=times() - before, peak_nbytes=0))
+            shutil.rmtree(target)
+        return runs[1], runs[2]
 
     def peers(self) -> None:
         """What users have today, warm, in at most two rounds: they are slow."""
@@ -349,12 +388,54 @@ def print_row(name: str, runs: list[Run], bases: list[Run]) -> None:
     """One line of a table: medians, the median of the rounds' ratios, the best against the best."""
     ratio = statistics.median(run.wall / base.wall for run, base in zip(runs, bases, strict=True))
     best, best_base = (min(run.wall for run in all_runs) for all_runs in (runs, bases))
+    peak = max(run.peak_nbytes for run in runs)
     print(
         f"| {name} | {statistics.median(run.wall for run in runs):.2f} | {ratio:.2f}"
         f" | {best:.2f} | {best / best_base:.2f}"
         f" | {statistics.median(run.processor for run in runs):.2f}"
-        f" | {max(run.peak_nbytes for run in runs) / 2**20:.0f} |"
+        f" | {f'{peak / 2**20:.0f}' if peak else ''} |"
     )
+
+
+def times() -> float:
+    """Seconds of processor that this process and its ended children have taken."""
+    return sum(os.times()[:4])
+
+
+def copy_flushed(mode: Mode, source: Path, target: Path) -> None:
+    """`cp -r`, and a flush of every file where one is wanted."""
+    quiet(copy(source, target))
+    if mode.sync:
+        flush_all(target)
+
+
+def flush_all(folder: Path) -> None:
+    """Bring every file to the disk."""
+    for path in folder.iterdir():
+        descriptor = os.open(path, os.O_RDONLY)
+        os.fsync(descriptor)
+        os.close(descriptor)
+
+
+def call_convert(options: HfOptions | MetaOptions, mode: Mode, source: Path, target: Path) -> None:
+    """A conversion between formats, in this process."""
+    ropeconv.convert(source, target, options, effort=Effort(jobs=default_jobs(), sync=mode.sync))
+
+
+def call_relayout(mode: Mode, source: Path, target: Path) -> None:
+    """A conversion of the layout only, in this process."""
+    effort = Effort(jobs=default_jobs(), sync=mode.sync)
+    ropeconv.relayout(source, target, INTERLEAVED, effort=effort)
+
+
+# the source and the call of each conversion
+CALLS: dict[str, tuple[str, Callable[[Mode, Path, Path], None]]] = {
+    "HF to Meta, 1 rank": ("hf", partial(call_convert, MetaOptions(num_ranks=1))),
+    "HF to Meta, 2 ranks": ("hf", partial(call_convert, MetaOptions(num_ranks=2))),
+    "Meta, 1 rank, to HF": ("meta-1", partial(call_convert, HfOptions())),
+    "Meta, 2 ranks, to HF": ("meta-2", partial(call_convert, HfOptions())),
+    "HF, layout only": ("hf", call_relayout),
+}
 
 
 def quiet(command: list[str]) -> None:
@@ -371,10 +452,8 @@ def timed(command: list[str], flushed: Path | None) -> Run:
         said = process.stderr.read().decode() if process.stderr else ""
     if process.returncode:
         raise SystemExit(f"{command} failed: {said}")
-    for path in flushed.iterdir() if flushed else ():
-        descriptor = os.open(path, os.O_RDONLY)
-        os.fsync(descriptor)
-        os.close(descriptor)
+    if flushed:
+        flush_all(flushed)
     return Run(
         wall=time.perf_counter() - begin,
         processor=used.ru_utime + used.ru_stime,

@@ -5,6 +5,7 @@
 
     ropeconv.convert(Path("Llama-3.2-1B/original"), Path("out"), ropeconv.HfOptions())
     verdict = ropeconv.verify(Path("out"), Path("Llama-3.2-1B/original"))
+    ropeconv.relayout(Path("glm-4"), Path("glm-4-half-split"), ropeconv.HALF_SPLIT)
 
     heads = ropeconv.Repeat(num_heads, ropeconv.Rope(head_dim))
     q_proj = ropeconv.reorder_rows(
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
         convert,
     )
     from ropeconv.story.inspection import Inspection, inspect
+    from ropeconv.story.relayout import relayout, relayout_in_place
     from ropeconv.story.verification import LogitsRequest, verify
     from ropeconv.thinking.config_map import Said
     from ropeconv.words.errors import RopeconvError
@@ -47,6 +49,7 @@ if TYPE_CHECKING:
         reorder_rows,
         row_order,
     )
+    from ropeconv.words.parts import Part
 
 __all__ = [
     "HALF_SPLIT",
@@ -61,6 +64,7 @@ __all__ = [
     "LogitsRequest",
     "MetaOptions",
     "Outcome",
+    "Part",
     "Repeat",
     "Rope",
     "RopeLayout",
@@ -72,6 +76,8 @@ __all__ = [
     "detect_layout",
     "inspect",
     "num_rows",
+    "relayout",
+    "relayout_in_place",
     "reorder_rows",
     "row_order",
     "verify",
@@ -85,6 +91,7 @@ _HOMES = {
         "ConversionReport", "Handling", "HfOptions", "MetaOptions", "convert",
     ),
     "ropeconv.story.inspection": ("Inspection", "inspect"),
+    "ropeconv.story.relayout": ("relayout", "relayout_in_place"),
     "ropeconv.story.verification": ("LogitsRequest", "verify"),
     "ropeconv.thinking.config_map": ("Said",),
     "ropeconv.words.errors": ("RopeconvError",),
@@ -92,6 +99,7 @@ _HOMES = {
         "HALF_SPLIT", "INTERLEAVED", "Keep", "Repeat", "Rope", "RopeLayout", "num_rows",
         "reorder_rows", "row_order",
     ),
+    "ropeconv.words.parts": ("Part",),
 }  # fmt: skip
 
 

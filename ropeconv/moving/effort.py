@@ -7,9 +7,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 BLOCK_NBYTES = 1 << 20  # stays in the processor's cache between read and write
-DIRECT_BLOCK_NBYTES = (
-    1 << 23
-)  # the disk wants large requests, the processor's cache does not matter
+DIRECT_BLOCK_NBYTES = 8 << 20  # the disk wants large requests, the processor's cache is left out
 DIRECT_JOBS = 4  # enough to keep the disk busy both ways, whatever the number of processors
 BUFFERS_NBYTES = 40 << 20  # of all jobs together, so that a run stays below 96 MiB
 MAX_JOBS = 8  # beyond that the memory bus is the limit

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Sequence
 from contextlib import suppress
@@ -11,7 +10,7 @@ from ropeconv.formats.checkpoint import Checkpoint, KeptTensor
 from ropeconv.knowledge.family import Split
 from ropeconv.moving.effort import default_jobs
 from ropeconv.moving.engine import interrupted, run_blocks
-from ropeconv.moving.files import read_into, read_span
+from ropeconv.moving.files import read_ahead, read_into, read_span
 from ropeconv.thinking.evidence import Evidence, to_floats
 from ropeconv.thinking.inventory import Inventory, Piece, WholeTensor
 from ropeconv.words.errors import Contradiction, IncompleteSource, Unsupported
@@ -19,7 +18,6 @@ from ropeconv.words.events import nobody
 from ropeconv.words.model import Note
 
 CHUNK_NBYTES = 1 << 20
-AHEAD_NBYTES = 512 << 10  # of one request; Linux cuts longer ones to a device's largest transfer
 MAX_KEPT_NBYTES = 1 << 16  # a table of frequencies has at most a few hundred bytes
 MAX_DRIFT = 2e-2  # largest seen between ranks of a released model: 1e-2, norms of Llama 3 70B
 
@@ -128,19 +126,14 @@ def read_rows(checkpoint: Checkpoint, tensor: WholeTensor, first: int, last: int
     return result
 
 
-def read_ahead(checkpoint: Checkpoint, tensor: WholeTensor) -> None:
+def read_tensor_ahead(checkpoint: Checkpoint, tensor: WholeTensor) -> None:
     """Have the system fetch a tensor's bytes while something else is computed, where it can."""
-    if not hasattr(os, "posix_fadvise"):
-        return
     for piece in tensor.pieces:
-        end = piece.offset + piece.nbytes
         with (
-            suppress(OSError),  # a hint: whoever reads afterwards says what is wrong
+            suppress(OSError),  # whoever reads it afterwards says what is wrong
             checkpoint.path(piece.file).open("rb", buffering=0) as file,
         ):
-            for offset in range(piece.offset, end, AHEAD_NBYTES):
-                nbytes = min(AHEAD_NBYTES, end - offset)
-                os.posix_fadvise(file.fileno(), offset, nbytes, os.POSIX_FADV_WILLNEED)
+            read_ahead(file.fileno(), piece.offset, piece.nbytes)
 
 
 def _fill(

@@ -11,6 +11,7 @@ import os
 import sys
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from ropeconv.formats.checkpoint import reason
@@ -21,6 +22,7 @@ if sys.platform == "darwin":
 
 MAX_VIEWS = 1024  # IOV_MAX of Linux: views of one system call
 MAX_OPEN = 16  # of each worker; a checkpoint of 2000 shards must not run out of descriptors
+AHEAD_NBYTES = 512 << 10  # of one request; Linux cuts longer ones to a device's largest transfer
 BINARY = getattr(os, "O_BINARY", 0)
 
 
@@ -66,6 +68,17 @@ def read_scattered(descriptor: int, views: Sequence[memoryview], offset: int) ->
             if count == 0:
                 raise EOFError
             offset += count
+
+
+def read_ahead(descriptor: int, offset: int, nbytes: int) -> None:
+    """Have the system fetch a span while something else is done, where it can."""
+    if not hasattr(os, "posix_fadvise"):
+        return
+    end = offset + nbytes
+    for place in range(offset, end, AHEAD_NBYTES):
+        wanted = min(AHEAD_NBYTES, end - place)
+        with suppress(OSError):  # a hint: whoever reads afterwards says what is wrong
+            os.posix_fadvise(descriptor, place, wanted, os.POSIX_FADV_WILLNEED)
 
 
 def _rest(views: Sequence[memoryview], count: int) -> list[memoryview]:

@@ -20,6 +20,7 @@ from ropeconv.moving.effort import (
     Io,
 )
 from ropeconv.moving.gathers import may_gather
+from ropeconv.moving.sums import folds
 from ropeconv.moving.views import views_kept
 from ropeconv.thinking.blocks import (
     FEW_PLACES,
@@ -102,7 +103,7 @@ def memory_nbytes(plan: Plan, effort: Effort) -> int:
         1 + move.nbytes // max(1, nbytes)
         for move, (_, nbytes) in zip(plan.moves, sizes, strict=True)
     )
-    sums = limit >= WORTHWHILE_NBYTES and any(file.checksums for file in plan.files)
+    sums = limit >= WORTHWHILE_NBYTES and folds(plan)
     return (
         BASE_NBYTES
         + TENSOR_NBYTES * len(plan.moves)
@@ -164,7 +165,9 @@ def settle(plan: Plan, effort: Effort) -> Effort:
         return replace(effort, io=io)
     jobs = max(effort.jobs, DIRECT_JOBS)
     limit = BUFFERS_NBYTES // (2 * jobs)
-    block_nbytes = max(BLOCK_NBYTES, min(DIRECT_BLOCK_NBYTES, 1 << (limit.bit_length() - 1)))
+    block_nbytes = DIRECT_BLOCK_NBYTES
+    while block_nbytes > BLOCK_NBYTES and plan.largest_block_nbytes(block_nbytes) > limit:
+        block_nbytes //= 2
     return replace(effort, io=io, jobs=jobs, block_nbytes=block_nbytes)
 
 

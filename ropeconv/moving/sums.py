@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 import threading
+import zlib
 from bisect import bisect_right
 
 from ropeconv.moving.crc import Crc32Sum, crc32_spending
 from ropeconv.thinking.blocks import Block
 from ropeconv.thinking.plan import Plan
 
+# Folding saves 0.05 s a GB with two threads, NumPy takes 0.08 s to start.
+FOLDING_NBYTES = 1 << 30
+
+
+def folds(plan: Plan) -> bool:
+    """Whether so much is summed that NumPy is worth its start."""
+    summed = sum(checksum.nbytes for file in plan.files for checksum in file.checksums)
+    return summed >= FOLDING_NBYTES
+
 
 class Sums:
     """Collects the CRCs of blocks, in any order, from any thread."""
 
     def __init__(self, plan: Plan) -> None:
+        self._crc32 = crc32_spending if folds(plan) else zlib.crc32
         self._lock = threading.Lock()
         self._sums = {
             (number, checksum.begin): Crc32Sum(checksum.nbytes)
@@ -36,7 +47,7 @@ class Sums:
                 continue
             part = (write.start, write.nbytes)
             if part not in known:
-                known[part] = crc32_spending(view[write.start : write.start + write.nbytes])
+                known[part] = self._crc32(view[write.start : write.start + write.nbytes])
             crcs.append(known[part])
         return tuple(crcs)
 

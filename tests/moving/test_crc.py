@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import random
+import zipfile
 import zlib
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
+import torch
 
+import ropeconv
+from fixtures import make_small
+from ropeconv.moving import sums
 from ropeconv.moving.crc import FAR, NEAR, WORTHWHILE_NBYTES, Crc32Sum, crc32_spending
 
 CRC_POLYNOMIAL = 0x104C11DB7  # x^32 + x^26 + ... + 1, highest power first
@@ -58,3 +64,33 @@ def test_parts_in_any_order_give_the_whole() -> None:
     for begin, part in parts:
         total.add(begin, len(part), zlib.crc32(part))
     assert total.value() == zlib.crc32(data)
+
+
+def test_files_carry_the_same_sums_whether_they_are_folded_or_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Small conversions leave NumPy out. The embedding, 1 MB, is large enough to be folded."""
+    params = make_small.LLAMA | {"vocab_size": 12000}
+    case = make_small.Case(purpose="large", params=params, values="large", vocab_size=12000)
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "params.json").write_text(make_small.params_text(case))
+    for name, tensors in make_small.rank_files(case).items():
+        torch.save(tensors, source / name)
+    ropeconv.convert(source, tmp_path / "hf", ropeconv.HfOptions())
+    folded: list[int] = []
+
+    def counting(view: memoryview) -> int:
+        folded.append(len(view))
+        return crc32_spending(view)
+
+    monkeypatch.setattr(sums, "crc32_spending", counting)
+    ropeconv.convert(tmp_path / "hf", tmp_path / "plain", ropeconv.MetaOptions())
+    assert not folded
+    monkeypatch.setattr(sums, "FOLDING_NBYTES", 0)
+    ropeconv.convert(tmp_path / "hf", tmp_path / "folded", ropeconv.MetaOptions())
+    one, other = (tmp_path / folder / "consolidated.00.pth" for folder in ("plain", "folded"))
+
+    assert max(folded) >= WORTHWHILE_NBYTES
+    assert one.read_bytes() == other.read_bytes()
+    assert zipfile.ZipFile(other).testzip() is None
