@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from ropeconv.kernels import BACKEND, ScoreForm
-from ropeconv.moving.examine import read_ahead
+from ropeconv.moving.examine import read_tensor_ahead
 from ropeconv.proof.comparison import Angles, compare_forms, make_angles
 from ropeconv.proof.judgement import judge, judge_layer
 from ropeconv.proof.probe import Probe, make_probe
@@ -57,7 +57,7 @@ def check_family_scores(
     for at, layer in enumerate(wanted):
         for form, following in product((source, target), wanted[at + 1 : at + 2]):
             for tensor in _rotating(form.inventory, following):
-                read_ahead(form.inventory.checkpoint, tensor)
+                read_tensor_ahead(form.inventory.checkpoint, tensor)
         kinds = _kinds(source.inventory, layer)
         if kinds != _kinds(target.inventory, layer):
             found.clear()

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ropeconv.kernels import BACKEND, RopeTable, ScoreForm
-from ropeconv.moving.examine import read_ahead
+from ropeconv.moving.examine import read_tensor_ahead
 from ropeconv.proof.comparison import Angles, compare_forms, make_angles
 from ropeconv.proof.controls import one_group
 from ropeconv.proof.distances import by_distance
@@ -61,7 +61,7 @@ def check_scores(
         for form, name in product((source, target), ("q", "k")):
             for following in layers[at + 1 : at + 2]:
                 tensor = _projection(form.inventory, following, name)
-                read_ahead(form.inventory.checkpoint, tensor)
+                read_tensor_ahead(form.inventory.checkpoint, tensor)
         found.append(_compare_layer(source, target, layer, probe, angles, table))
         listen(LayerDone(layer=layer))
     listen(WorkDone(title="comparing scores"))

@@ -18,7 +18,7 @@ import ropeconv
 from ropeconv import Outcome
 from ropeconv.formats import discover
 from ropeconv.kernels import BACKEND, ScoreForm
-from ropeconv.moving.examine import read_ahead
+from ropeconv.moving.examine import read_tensor_ahead
 from ropeconv.proof.comparison import Angles, compare_forms, make_angles
 from ropeconv.proof.judgement import judge
 from ropeconv.proof.probe import Probe, make_probe
@@ -105,11 +105,11 @@ def test_next_layers_bytes_are_asked_for_and_a_lost_file_is_left_to_the_reader(
 ) -> None:
     """Two ranks: each has a part of the rows. Requests are cut, here after every 100 bytes."""
     asked: list[tuple[int, int]] = []
-    monkeypatch.setattr("ropeconv.moving.examine.AHEAD_NBYTES", 100)
+    monkeypatch.setattr("ropeconv.moving.files.AHEAD_NBYTES", 100)
     monkeypatch.setattr(os, "posix_fadvise", lambda *request: asked.append(request[1:3]))
     inventory = take_stock(discover(SMALL / "llama-2-ranks"))
     tensor = next(tensor for tensor in inventory.tensors if tensor.name.endswith("q_proj.weight"))
-    read_ahead(inventory.checkpoint, tensor)
+    read_tensor_ahead(inventory.checkpoint, tensor)
     wanted = [
         byte for piece in tensor.pieces for byte in range(piece.offset, piece.offset + piece.nbytes)
     ]
@@ -118,7 +118,7 @@ def test_next_layers_bytes_are_asked_for_and_a_lost_file_is_left_to_the_reader(
     assert wanted == [byte for offset, nbytes in asked for byte in range(offset, offset + nbytes)]
     assert max(nbytes for _, nbytes in asked) == 100
     monkeypatch.setattr(Path, "open", raiser(FileNotFoundError()))
-    read_ahead(inventory.checkpoint, tensor)
+    read_tensor_ahead(inventory.checkpoint, tensor)
 
 
 def raiser(error: Exception) -> Callable[..., None]:
