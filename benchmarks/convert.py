@@ -18,7 +18,8 @@ Parts: main (both formats, both layouts, against cp), inside (the same as calls 
 without start-up, warm and cold), peers (safetensors, the steps of transformers'
 script, torchtune if an interpreter with torchtune 0.6 and torchao 0.12 is named; run all this with
 PYTHONPATH=. then, since that one has no ropeconv), choices (I/O, jobs, hashes), sharing (an XFS
-image, as root), inplace, growth (0.25 GB to --gigabytes doubled thrice).
+image, as root), inplace, growth (0.25 GB to --gigabytes doubled thrice), large (checkpoints without
+blocks: time and memory up to the first moved byte of hundreds of GB, and the peak of all of 24 GB).
 """
 
 from __future__ import annotations
@@ -32,7 +33,9 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
+import types
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
@@ -42,13 +45,16 @@ import ropeconv
 from ropeconv import INTERLEAVED, HfOptions, MetaOptions
 from ropeconv.formats.new_file import NewTensor
 from ropeconv.formats.safetensors import new_safetensors
-from ropeconv.moving.effort import Effort, default_jobs
+from ropeconv.moving.effort import Effort, Io, default_jobs
 from ropeconv.words.dtypes import DType
+from ropeconv.words.errors import Interrupted
+from tests.moving.cases import Shape
+from tests.moving.sparse import make_sparse_hf
 
 HIDDEN, HEADS, KV_HEADS, HEAD_DIM, WIDE, VOCAB = 2048, 32, 8, 64, 8192, 16000
 LAYER_NBYTES = 2 * (2 * HIDDEN * HIDDEN + 2 * KV_HEADS * HEAD_DIM * HIDDEN + 3 * WIDE * HIDDEN)
 POOL_NBYTES = 64 << 20  # random bytes, repeated: no file system here compresses or merges
-PARTS = ("main", "inside", "peers", "choices", "sharing", "inplace", "growth")
+PARTS = ("main", "inside", "peers", "choices", "sharing", "inplace", "growth", "large")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -304,6 +310,29 @@ class Bench:
             size *= 2
         print()
 
+    def large(self) -> None:
+        """Time and memory up to the first moved byte, and the peak of a whole conversion."""
+        print("### large, sparse, to 8 ranks\n\n| GB | shards | first byte, s | peak MiB |")
+        print("|---|---|---|---|")
+        for layers, hidden, shards in ((126, 16384, 1137), (230, 8192, 2000)):
+            source = self.root / f"sparse-{shards}"
+            nbytes = make_sparse(source, layers, hidden, shards)
+            runs = [timed(step("first")(source, self.root / "t"), None) for _ in range(3)]
+            walls = sorted(run.wall for run in runs)
+            peak = max(run.peak_nbytes for run in runs) / 2**20
+            print(f"| {nbytes / 1e9:.0f} | {shards} | {walls[1]:.2f} | {peak:.0f} |", flush=True)
+            shutil.rmtree(source)
+        source = self.root / "sparse"
+        nbytes = make_sparse(source, 56, 6144, 6)
+        run = timed(convert("hf-to-meta", "--mp", "2")(source, self.root / "t"), None)
+        shutil.rmtree(source)
+        shutil.rmtree(self.root / "t")
+        print(
+            f"\nall of {nbytes / 1e9:.1f} GB, to 2 ranks: {run.wall:.1f} s,"
+            f" {run.peak_nbytes / 2**20:.0f} MiB\n",
+            flush=True,
+        )
+
     def table(
         self,
         mode: Mode,
@@ -548,6 +577,39 @@ def make_hf(folder: Path, gigabytes: float, num_shards: int) -> None:
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
 
 
+def make_sparse(folder: Path, layers: int, hidden: int, num_shards: int) -> int:
+    """A Llama folder whose weights are holes; returns their bytes."""
+    heads = hidden // 128
+    shape = Shape(
+        layers=layers, hidden=hidden, heads=heads, kv_heads=8, head_dim=128,
+        intermediate=3 * hidden, vocab=32000,
+    )  # fmt: skip
+    make_sparse_hf(folder, shape, num_shards=num_shards)
+    return sum(path.stat().st_size for path in folder.iterdir())
+
+
+def first_byte(source: Path, target: Path) -> None:
+    """Convert up to the first moved block, on a disk that is taken to be large enough."""
+    from ropeconv.moving import resources  # noqa: PLC0415 - a step's own process
+    from ropeconv.words.events import BytesDone  # noqa: PLC0415
+
+    stop = threading.Event()
+
+    def listen(event: object) -> None:
+        if isinstance(event, BytesDone):
+            stop.set()
+
+    del os.posix_fallocate  # the target's holes take no room
+    resources.shutil.disk_usage = lambda _: types.SimpleNamespace(free=1 << 50)
+    effort = Effort(jobs=default_jobs(), io=Io.BUFFERED, sync=False)
+    try:
+        ropeconv.convert(
+            source, target, MetaOptions(num_ranks=8), effort=effort, listen=listen, stop=stop
+        )
+    except Interrupted:
+        shutil.rmtree(target.with_name(f".{target.name}.ropeconv-partial"))
+
+
 def shapes(layers: int) -> dict[str, tuple[int, ...]]:
     """Every tensor of the model."""
     found: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (VOCAB, HIDDEN)}
@@ -618,7 +680,6 @@ def script_steps(source: Path, target: Path) -> None:
 
 def torchtune_steps(source: Path, target: Path) -> None:
     """The checkpointer of torchtune for Meta's format, its conversion to HF's names and rows."""
-    import types  # noqa: PLC0415 - a peer's own process
 
     def nothing(name: str) -> None:
         del name
@@ -652,6 +713,7 @@ STEPS: dict[str, Callable[[Path, Path], None]] = {
     "safetensors": load_and_save,
     "script": script_steps,
     "torchtune": torchtune_steps,
+    "first": first_byte,
     "make": lambda folder, size: make_hf(folder, float(str(size)), num_shards=3),
 }
 
