@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,21 @@ def test_page_when_rendered_then_it_is_the_one_in_docs() -> None:
 @pytest.mark.parametrize("page", ["README.md", "CHANGELOG.md"])
 def test_page_when_it_counts_families_then_it_is_right(page: str) -> None:
     assert f" {len(list_families())} model types" in (ROOT / page).read_text()
+
+
+def test_recipe_when_it_quotes_code_then_the_code_has_it() -> None:
+    """CONTRIBUTING shows how families were added by lines that still stand where it says."""
+    recipe = (ROOT / "CONTRIBUTING.md").read_text()
+    for line, path in (
+        ('plain("hunyuan_vl_text", "HunYuan VL, text", HUNYUAN),',
+         "ropeconv/knowledge/families/dense.py"),
+        ('"hunyuan_vl_text": _SECTIONS', "ropeconv/proof/tiny_models.py"),
+        ('plain("telechat3", "TeleChat 3"),', "ropeconv/knowledge/families/remote.py"),
+        ('"telechat3": _BIAS,', "tests/families/mlx_cases.py"),
+    ):  # fmt: skip
+        whole = re.compile(rf"(?<!\w){re.escape(line)}")
+        assert whole.search(recipe)
+        assert whole.search((ROOT / path).read_text())
 
 
 def test_list_when_printed_then_has_families_and_refusals() -> None:
