@@ -253,16 +253,16 @@ def tiny_model(config: Any, attention: str = "eager") -> Any:  # noqa: ANN401
     import torch  # noqa: PLC0415 - the caller decides to pay for it
     from transformers import AutoModel, AutoModelForCausalLM  # noqa: PLC0415
 
-    model = None
+    refusal: Exception | None = None
     for choice in (attention, "sdpa", "eager"):  # some are older than attention by name
         torch.manual_seed(0)
         try:
             model = _make(config, choice, (AutoModelForCausalLM, AutoModel))
-        except (KeyError, ValueError):
-            continue
-        break
-    assert model is not None
-    return model.double().eval()
+        except (KeyError, ValueError) as error:
+            refusal = error
+        else:
+            return model.double().eval()
+    raise ValueError(str(refusal)) from refusal
 
 
 def _make(config: Any, attention: str, kinds: tuple[Any, ...]) -> Any:  # noqa: ANN401

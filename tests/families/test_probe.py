@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from ropeconv.knowledge import registry
 from ropeconv.knowledge.families.composite import COMPOSITE
@@ -14,7 +15,7 @@ from ropeconv.knowledge.family import Family, Peer
 from ropeconv.proof.family_probe import lacking, probe
 from ropeconv.words.errors import Unsupported
 from ropeconv.words.layout import HALF_SPLIT
-from tests.families.cases import RUNNABLE, VARIANTS
+from tests.families.cases import LACKING, RUNNABLE, VARIANTS
 
 pytestmark = pytest.mark.peer
 
@@ -117,9 +118,10 @@ def test_unlisted_type_when_probed_then_its_layout_is_told() -> None:
     assert {one.layout for one in report.measured} == {"turns the other way"}
 
 
-def test_types_that_no_table_knows_when_listed_then_none() -> None:
+def test_types_that_no_table_knows_when_listed_then_none_is_new() -> None:
     """A new release of transformers changes this: each new name is a family to add, or refuse."""
-    assert lacking() == ()
+    assert lacking() == LACKING
+    assert not set(LACKING) & set(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
 
 
 def test_type_when_a_tiny_one_cannot_be_run_then_refused_with_a_way_on() -> None:
@@ -128,6 +130,13 @@ def test_type_when_a_tiny_one_cannot_be_run_then_refused_with_a_way_on() -> None
         probe("unlimited_ocr_text")
 
     assert "tiny_models.py" in raised.value.fix
+
+
+@pytest.mark.parametrize("name", ["voxtral_realtime_text", "t5gemma2_text", "cosmos3_edge_text"])
+def test_type_when_transformers_cannot_even_make_a_tiny_one_then_refused(name: str) -> None:
+    """No class for it, one that no name leads to, and a config's own kind of error."""
+    with pytest.raises(Unsupported, match="cannot run a tiny model"):
+        probe(name)
 
 
 def test_type_without_code_when_probed_then_refused() -> None:
