@@ -26,6 +26,7 @@ from typing import Any
 
 from ropeconv.knowledge.families.shapes import SIZES
 from ropeconv.knowledge.family import Family, Peer, Rule
+from ropeconv.knowledge.formula import complaint
 from ropeconv.words.errors import UsageError
 from ropeconv.words.layout import LAYOUTS
 
@@ -79,8 +80,16 @@ def read_description(text: str, origin: str) -> Family:
 def _formulas(found: dict[str, Any], key: str, origin: str) -> dict[str, str]:
     sizes = found.get(key, {})
     if isinstance(sizes, dict) and all(isinstance(value, str) for value in sizes.values()):
-        return sizes
+        return {letter: _formula(text, origin) for letter, text in sizes.items()}
     raise UsageError(what=f"`{origin}` has `{key}` that are no texts, expected formulas", fix=HOW)
+
+
+def _formula(text: str, origin: str) -> str:
+    if why := complaint(text):
+        raise UsageError(
+            what=f"`{origin}` has `{text[:60]}`, which is no formula", why=why, fix=HOW
+        )
+    return text
 
 
 def _rule(entry: dict[str, Any], origin: str) -> Rule:
@@ -90,7 +99,7 @@ def _rule(entry: dict[str, Any], origin: str) -> Rule:
         name=_text(entry, "name", origin),
         rows=_text(entry, "rows", origin),
         why=_text(entry, "why", origin),
-        layers=layers if isinstance(layers, str) else "",
+        layers=_formula(layers, origin) if isinstance(layers, str) and layers else "",
         optional=entry.get("optional") is True,
     )
 

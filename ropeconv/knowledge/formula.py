@@ -59,6 +59,19 @@ def evaluate(formula: str, names: Mapping[str, Any]) -> Any:  # noqa: ANN401 - a
         ) from error
 
 
+def complaint(formula: str) -> str:
+    """What keeps a text from being an expression; empty if nothing does.
+
+    >>> complaint("head_dim * (")
+    "'(' was never closed"
+    """
+    try:
+        _parse(formula)
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        return error.msg if isinstance(error, SyntaxError) else str(error) or "it is too long"
+    return ""
+
+
 def solve(formulas: Iterable[tuple[str, str]], names: Mapping[str, Any]) -> dict[str, Any]:
     """Every letter whose formula has a value, whatever the order in which they need each other.
 

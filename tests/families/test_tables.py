@@ -376,6 +376,8 @@ def test_described_family_when_shapes_do_not_fit_then_refused(
         ("[[rows]]", "[[row]]", "key `row`"),
         ("[sizes]", "[sizes", "no TOML"),
         ('why = "rotated"', 'because = "rotated"', "key `because`"),
+        ('H = "heads.count"', 'H = "heads * ("', "is no formula"),
+        ('why = "rotated"', 'why = "rotated"\nlayers = "layer <"', "is no formula"),
     ],
 )
 def test_description_when_wrong_then_refused(old: str, new: str, word: str) -> None:
