@@ -94,6 +94,7 @@ _WRAPPERS = (
     ("glm_ocr", "GLM-OCR", "glm_ocr_vision", ""),
     ("glmasr", "GLM-ASR", "", "glmasr_encoder"),
     ("got_ocr2", "GOT-OCR 2", "any", ""),
+    ("granite_docling", "Granite Docling", "any", ""),
     ("granite_speech", "Granite Speech", "", ""),
     ("hunyuan_vl", "HunYuan VL", "any", ""),
     ("hyperclovax_vision_v2", "HyperCLOVA X SEED, with vision", "qwen2_5_vl_vision", ""),

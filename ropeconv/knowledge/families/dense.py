@@ -49,6 +49,7 @@ GEMMA3N = (
      "outside the attention"),
     ("{base}{altup_projections,altup_unembed_projections}.*", "outside the attention"),
 )  # fmt: skip
+_HEADS = (("{score,classifier,dense}.{weight,bias}", "the output is not rotated"),)
 CROSS = (
     (LAYER + "cross_attn.*", "cross-attention has no positions"),
     (LAYER + "{cross_attn_attn_gate,cross_attn_mlp_gate}", "cross-attention has no positions"),
@@ -107,6 +108,16 @@ PLAIN = (
     plain("granite", "Granite"),
     plain("granitemoe", "Granite MoE"),
     plain("granitemoeshared", "Granite MoE with shared experts"),
+    plain("granite4_vision_text", "Granite 4 Vision, text"),
+    plain("granite_docling_text", "Granite Docling, text"),
+    plain("eurobert", "EuroBERT", also=_HEADS),
+    plain(
+        "openai_privacy_filter",
+        "OpenAI privacy filter",
+        layout=INTERLEAVED,
+        D="head_dim or 64",
+        also=_HEADS,
+    ),
     plain("granite_swa", "Granite with sliding windows", layers=BY_THETA),
     plain("granitemoe_swa", "Granite MoE with sliding windows", layers=BY_THETA),
     plain("hyperclovax", "HyperCLOVA X"),

@@ -8,6 +8,8 @@ from __future__ import annotations
 from ropeconv.knowledge.families.shapes import (
     AT,
     BLOCKS,
+    ENDS,
+    FULL_ONLY,
     HEAD,
     LAYER,
     ONE_KEY,
@@ -32,7 +34,25 @@ _OLD_HEADS = "num_attention_heads or n_head"
 _NEW = "new_decoder_architecture"
 _FALCON = _H + "self_attention.query_key_value.{weight,bias}"
 
+MODERNBERT_STAYS = (
+    *stays(at="attn."),
+    ("{base}embeddings.{tok_embeddings,norm}" + ENDS, "embeddings are not rotated"),
+    (
+        "{decoder,classifier,lm_head.dense,lm_head.norm,head.dense,head.norm}" + ENDS,
+        "the output is not rotated",
+    ),
+)
+
 FUSED = (
+    Family(
+        name="modernbert",
+        title="ModernBERT",
+        layout=HALF_SPLIT,
+        rules=fused(LAYER + "attn.Wqkv", BLOCKS, _JOINED),
+        sizes=sizes(K="H", D="C // H"),
+        stays=MODERNBERT_STAYS,
+        needs=FULL_ONLY,
+    ),
     Family(
         name="gpt_neox",
         title="GPT-NeoX and Pythia",

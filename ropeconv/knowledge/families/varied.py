@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from ropeconv.knowledge.families.fused import MODERNBERT_STAYS
 from ropeconv.knowledge.families.shapes import (
     AT,
     ENDS,
@@ -242,12 +243,7 @@ VARIED = (
         layout=HALF_SPLIT,
         rules=heads(LAYER + "attn."),
         sizes=sizes(K="H", D="C // H"),
-        stays=(
-            *stays(at="attn."),
-            ("{base}embeddings.{tok_embeddings,norm}" + ENDS, "embeddings are not rotated"),
-            ("{decoder,classifier,lm_head.dense,lm_head.norm,head.dense,head.norm}" + ENDS,
-             "the output is not rotated"),
-        ),
+        stays=MODERNBERT_STAYS,
         needs=FULL_ONLY,
     ),
     Family(
