@@ -10,7 +10,7 @@ from ropeconv.knowledge.families.refused import REFUSED
 from ropeconv.knowledge.families.towers import BY_TYPE
 from ropeconv.knowledge.family import Family, Peer
 from ropeconv.knowledge.registry import FAMILIES
-from ropeconv.thinking.family_model import runtimes
+from ropeconv.thinking.family_model import deaf, runtimes
 from ropeconv.words.errors import UsageError
 from ropeconv.words.layout import HALF_SPLIT, INTERLEAVED
 
@@ -180,7 +180,8 @@ def _runtime(family: Family) -> str:
         return f"its language model is the model type in `{family.inner}`"
     other = HALF_SPLIT if family.layout == INTERLEAVED else INTERLEAVED
     if family.switch:
-        return f"transformers rotates by `{family.switch}` in config.json, which is set"
+        switch = f"transformers rotates by `{family.switch}` in config.json, which is set"
+        return f"{switch}; {deaf(family)}"
     return runtimes(family, other)
 
 
@@ -266,6 +267,8 @@ The layout is that of the files in Hugging Face's format. Rows are in the notati
 config.json (H query heads, K key heads, D rows of a head, r rotary rows of it).
 
 Where a runtime has no switch, moving rows makes files for another runtime, and ropeconv says so.
+`rope_interleave` is transformers' switch: vLLM's and mlx-lm's DeepSeek V3, and the code that comes
+with its checkpoint, rotate interleaved pairs whatever it says.
 mlx-lm has a switch of its own for two dozen families, Llama, Qwen 2, Gemma 2 and InternLM 2 among
 them: `"rope_traditional"` in config.json, true for interleaved rows. ropeconv does not write it,
 since no other runtime reads it.

@@ -72,7 +72,17 @@ def for_runtime(plan: Plan, family: Family, layout: RopeLayout) -> Plan:
         for file in plan.small_files
     )
     text = f"`{family.switch}` is {value} in config.json: transformers rotates by it"
+    if layout != family.layout:
+        text += f"; {deaf(family)}"
     return replace(plan, small_files=files, notes=(*plan.notes, Note(kind="runtime", text=text)))
+
+
+def deaf(family: Family) -> str:
+    """What a family's switch does not reach: vLLM's and mlx-lm's DeepSeek V3, for example."""
+    return (
+        f"runtimes that do not read it, and code that comes with the checkpoint, rotate"
+        f" {family.layout} pairs whatever it says, and these rows wrongly"
+    )
 
 
 def runtimes(family: Family, layout: RopeLayout) -> str:

@@ -240,6 +240,22 @@ def test_switch_when_in_config_then_in_place_is_refused(
         relayout_in_place(folder, HALF_SPLIT)
 
 
+def test_switch_when_set_then_said_whom_it_does_not_reach(
+    made: Callable[..., Path], tmp_path: Path
+) -> None:
+    """DeepSeek V3 in vLLM and mlx-lm does not read it, and would run these rows."""
+    done = relayout(_latent(made, 128, 64, (9, 1)), tmp_path / "moved", HALF_SPLIT)
+    back = relayout(tmp_path / "moved", tmp_path / "back", INTERLEAVED)
+    notes, notes_back = (
+        [note.text for note in one.plan.notes if note.kind == "runtime"] for one in (done, back)
+    )
+
+    assert "is false in config.json" in notes[0]
+    assert "that do not read it" in notes[0]
+    assert "is true in config.json" in notes_back[0]
+    assert "that do not read it" not in notes_back[0]
+
+
 @pytest.mark.parametrize("text", ['{"a": 1}', '{\n  "a": 1\n}\n'])
 def test_switch_when_absent_then_added(text: str) -> None:
     assert json.loads(switched(text, "rope_interleave", "false")) == {
