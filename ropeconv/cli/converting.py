@@ -150,5 +150,7 @@ def _show(speech: Speech, done: ConversionReport, said: str) -> None:
     speech.result(
         good("converted"), f" {done.source} to {done.target}: {size(plan.target_nbytes)}, {moved}"
     )
+    if any(note.kind == "described" for note in plan.notes):
+        return  # proofs take no description
     paths = f"{quote(str(done.target))} --against {quote(str(done.source))}"
     speech.hint(f"next: ropeconv verify checkpoint {paths}{said}")
