@@ -70,6 +70,13 @@ def _probe(model_type: str, changed: Mapping[str, Any]) -> ProbeReport:
             what=error.what,
             why=f"its table is measured against {family.measured_by.value}'s code instead",
         ) from error
+    inner = getattr(config, "text_config", None)
+    if inner is not None:  # whose sizes no tiny config of the whole reaches: gigabytes
+        raise Unsupported(
+            what=f"`{model_type[:60]}` is a model of several parts",
+            why="each is measured by the name of its own model type",
+            fix=f"`ropeconv families --probe {inner.model_type}` measures its language model",
+        )
     model = tiny_model(config, register())
     projections = projections_of(model, family)
     # each row of each projection of an attention has its own entry of the batch

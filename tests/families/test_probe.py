@@ -139,6 +139,15 @@ def test_type_when_transformers_cannot_even_make_a_tiny_one_then_refused(name: s
         probe(name)
 
 
+@pytest.mark.parametrize("name", ["llava", "granite4_vision"])
+def test_type_when_it_has_parts_then_not_made_in_full_size(name: str) -> None:
+    """A default LLaVA takes 28 GB."""
+    with pytest.raises(Unsupported, match="several parts") as raised:
+        probe(name)
+
+    assert "--probe" in raised.value.fix
+
+
 def test_type_without_code_when_probed_then_refused() -> None:
     with pytest.raises(Unsupported, match="no model type `no_such_model`"):
         probe("no_such_model")
