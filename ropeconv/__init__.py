@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         MetaOptions,
         convert,
     )
+    from ropeconv.story.describing import described_family
     from ropeconv.story.inspection import Inspection, inspect
     from ropeconv.story.relayout import relayout, relayout_in_place
     from ropeconv.story.verification import LogitsRequest, verify
@@ -73,6 +74,7 @@ __all__ = [
     "Verdict",
     "__version__",
     "convert",
+    "described_family",
     "detect_layout",
     "inspect",
     "num_rows",
@@ -90,6 +92,7 @@ _HOMES = {
     "ropeconv.story.conversion": (
         "ConversionReport", "Handling", "HfOptions", "MetaOptions", "convert",
     ),
+    "ropeconv.story.describing": ("described_family",),
     "ropeconv.story.inspection": ("Inspection", "inspect"),
     "ropeconv.story.relayout": ("relayout", "relayout_in_place"),
     "ropeconv.story.verification": ("LogitsRequest", "verify"),

@@ -11,6 +11,7 @@ from ropeconv.cli.groups import help_if_alone
 from ropeconv.cli.options import (
     ContextLength,
     Debug,
+    FamilyFile,
     Hash,
     IoKind,
     Jobs,
@@ -62,12 +63,6 @@ TrustDeclared = Annotated[
     typer.Option(
         "--trust-declared-layout",
         help="Go on although the weights look as if they were in another layout than declared.",
-    ),
-]
-FamilyFile = Annotated[
-    Path | None,
-    typer.Option(
-        "--family", metavar="FILE", help="TOML description of a model type without a table."
     ),
 ]
 Parts = Annotated[

@@ -75,7 +75,8 @@ def relayout_and_show(
     dry_run: bool,
 ) -> None:
     """Within Hugging Face's format; without a target the source is rewritten where it lies."""
-    from ropeconv.story.relayout import described_family, relayout, relayout_in_place
+    from ropeconv.story.describing import described_family
+    from ropeconv.story.relayout import relayout, relayout_in_place
 
     described = None if family is None else described_family(family)
     chosen = tuple(part for part in Part if part in parts)
@@ -105,7 +106,7 @@ def relayout_and_show(
                 listen=listen,
                 stop=stop,
             )
-    _show(speech, done, "")
+    _show(speech, done, "" if family is None else f" --family {quote(str(family))}")
 
 
 def _said_options(said: Said) -> str:
@@ -150,7 +151,5 @@ def _show(speech: Speech, done: ConversionReport, said: str) -> None:
     speech.result(
         good("converted"), f" {done.source} to {done.target}: {size(plan.target_nbytes)}, {moved}"
     )
-    if any(note.kind == "described" for note in plan.notes):
-        return  # proofs take no description
     paths = f"{quote(str(done.target))} --against {quote(str(done.source))}"
     speech.hint(f"next: ropeconv verify checkpoint {paths}{said}")

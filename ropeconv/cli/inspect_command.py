@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ropeconv.cli.options import Debug, Json, NoColor, Quiet, Report
+from ropeconv.cli.options import Debug, FamilyFile, Json, NoColor, Quiet, Report
 from ropeconv.cli.speech import Speech, speaking
 from ropeconv.reports.forms import INSPECTION
 
@@ -21,6 +21,7 @@ def inspect_path(
             "--look/--no-look", help="Read q and k too, and say what layout they seem to have."
         ),
     ] = True,
+    family: FamilyFile = None,
     json: Json = False,
     quiet: Quiet = False,
     no_color: NoColor = False,
@@ -34,4 +35,4 @@ def inspect_path(
     with speaking(speech):
         from ropeconv.cli.inspecting import inspect_and_show
 
-        inspect_and_show(speech, path, look=look)
+        inspect_and_show(speech, path, look=look, family=family)

@@ -6,13 +6,14 @@ from pathlib import Path
 
 from ropeconv.cli.speech import Speech
 from ropeconv.reports.text import counted, size
+from ropeconv.story.describing import described_family
 from ropeconv.story.detection import Detected
 from ropeconv.story.inspection import Inspection, inspect
 
 
-def inspect_and_show(speech: Speech, path: Path, *, look: bool) -> None:
+def inspect_and_show(speech: Speech, path: Path, *, look: bool, family: Path | None) -> None:
     """Look at a checkpoint, and show it."""
-    found = inspect(path, look=look)
+    found = inspect(path, look=look, described=None if family is None else described_family(family))
     speech.machine(found)
     _show(speech, found)
     speech.notes(found.notes)

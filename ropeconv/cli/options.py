@@ -76,6 +76,12 @@ ContextLength = Annotated[
     int | None,
     typer.Option("--context-length", metavar="N", min=1, help="Longest context, in tokens."),
 ]
+FamilyFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--family", metavar="FILE", help="TOML description of a model type without a table."
+    ),
+]
 
 Layers = Annotated[
     str | None,

@@ -11,6 +11,7 @@ from ropeconv.cli.groups import help_if_alone
 from ropeconv.cli.options import (
     ContextLength,
     Debug,
+    FamilyFile,
     Jobs,
     Json,
     Layers,
@@ -66,6 +67,7 @@ def checkpoint(
         Path | None,
         typer.Option("--text", metavar="FILE", help="Text for --logits; else random tokens."),
     ] = None,
+    family: FamilyFile = None,
     jobs: Jobs = None,
     json: Json = False,
     report: Report = None,
@@ -94,6 +96,7 @@ def checkpoint(
             sample=sample,
             logits=LogitsRequest(text=text) if logits or text else None,
             look=not trust_declared_layout,
+            family=family,
             effort=Effort(jobs=jobs or default_jobs()),
         )
 

@@ -15,6 +15,7 @@ from ropeconv.proof.verdict import Finding, LogitsCheck, Outcome, ScoreCheck, Ve
 from ropeconv.reports.forms import timed
 from ropeconv.reports.sentences import repair, without_numbers
 from ropeconv.reports.text import size
+from ropeconv.story.describing import described_family
 from ropeconv.story.verification import LogitsRequest, check_this_machine, verify
 from ropeconv.thinking.config_map import Said
 from ropeconv.words.errors import ExitCode
@@ -46,9 +47,11 @@ def verify_and_show(
     sample: int | None,
     logits: LogitsRequest | None,
     look: bool,
+    family: Path | None,
     effort: Effort,
 ) -> None:
     """Prove, show, and exit with what was found."""
+    described = None if family is None else described_family(family)
     with progress_of(speech) as progress:
         watch = Stopwatch(progress)
         verdict = verify(
@@ -59,6 +62,7 @@ def verify_and_show(
             sample=sample,
             logits=logits,
             look=look,
+            described=described,
             effort=effort,
             listen=watch,
         )
@@ -174,7 +178,8 @@ def _show_findings(speech: Speech, findings: Sequence[Finding]) -> None:
 
 
 def _verdict_words(verdict: Verdict) -> tuple[Styled, str]:
+    under = ", under the rows that the user describes" if verdict.described else ""
     return {
-        Outcome.SAME: (good("the same model"), ", under the layouts that both declare"),
+        Outcome.SAME: (good("the same model"), f", under the layouts that both declare{under}"),
         Outcome.DIFFERENT: (bad("not the same model"), ""),
     }.get(verdict.outcome, (unsure("inconclusive"), ": nothing differs, but a check had no power"))

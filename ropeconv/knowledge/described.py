@@ -21,7 +21,9 @@ Sizes that are left out are the usual ones of `ropeconv families NAME`.
 
 from __future__ import annotations
 
+import json
 import tomllib
+from collections.abc import Iterable
 from typing import Any
 
 from ropeconv.knowledge.families.shapes import SIZES
@@ -75,6 +77,30 @@ def read_description(text: str, origin: str) -> Family:
         switch=switch if isinstance(switch, str) else "",
         measured_by=Peer.NONE,
     )
+
+
+def write_description(family: Family) -> str:
+    """The TOML text that `read_description` reads as this described family."""
+    head = (("name", family.name), ("title", family.title), ("layout", family.layout.name))
+    lines = [*_pairs(head), *_pairs([("switch", family.switch)])]
+    for key, formulas in (("sizes", family.sizes), ("layer_sizes", family.layer_sizes)):
+        lines += [f"[{key}]", *_pairs(formulas)]
+    for rule in family.rules:
+        words = [("name", rule.name), ("rows", rule.rows), ("why", rule.why)]
+        lines += ["[[rows]]", *_pairs([*words, ("layers", rule.layers)])]
+        lines += ["optional = true"] if rule.optional else []
+    for name, why in family.stays:
+        lines += ["[[stays]]", *_pairs([("name", name), ("why", why)])]
+    return "\n".join(lines) + "\n"
+
+
+def _pairs(pairs: Iterable[tuple[str, str]]) -> list[str]:
+    """Lines of TOML; its strings are those of JSON, but for one control character."""
+    return [f"{_quoted(key)} = {_quoted(value)}" for key, value in pairs]
+
+
+def _quoted(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def _formulas(found: dict[str, Any], key: str, origin: str) -> dict[str, str]:

@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ropeconv.formats import discover
+from ropeconv.knowledge.described import read_description
+from ropeconv.knowledge.family import Family
 from ropeconv.moving.examine import read_rows
 from ropeconv.proof.detect import LayoutEvidence, detect_layout
 from ropeconv.proof.floats import FLOATS, to_array
@@ -31,13 +33,17 @@ ENOUGH_KEY_HEADS = 48
 FEWEST_LAYERS = 4
 
 
-def look(root: Path) -> LayoutEvidence:
+def look(root: Path, described: Family | None = None) -> LayoutEvidence:
     """What the query and key weights of a checkpoint say about their layout.
+
+    Args:
+        root: folder of the checkpoint.
+        described: the table of a model type that ropeconv has none for.
 
     Raises:
         RopeconvError: the checkpoint cannot be read.
     """
-    inventory = take_stock(discover(root), trust_stamp=True)
+    inventory = take_stock(discover(root), trust_stamp=True, described=described)
     pairs = [
         (q, k)
         for q in inventory.tensors
@@ -101,8 +107,9 @@ def _span(tensor: WholeTensor) -> tuple[int, int, int] | None:
 
 
 def main() -> None:
-    """Print the evidence for the folder named on the command line."""
-    found = look(Path(sys.argv[1]))
+    """Print the evidence for the folder named first; a second word says that stdin describes it."""
+    root, *told = sys.argv[1:]
+    found = look(Path(root), read_description(sys.stdin.read(), "stdin") if told else None)
     best = max(found.z_by_hypothesis.values(), default=0.0)
     print(  # noqa: T201 - the parent reads it
         json.dumps(

@@ -193,7 +193,12 @@ class Side:
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """Whether target and source are the same model, under the layouts that they declare."""
+    """Whether target and source are the same model, under the layouts that they declare.
+
+    Attributes:
+        described: what the user says of the rows, of a model type that no table knows; the verdict
+            holds under it.
+    """
 
     target: Side
     source: Side
@@ -201,6 +206,7 @@ class Verdict:
     config: ConfigCheck
     scores: ScoreCheck
     logits: LogitsCheck | None = None  # on request only
+    described: tuple[str, ...] = ()
 
     @property
     def outcome(self) -> Outcome:

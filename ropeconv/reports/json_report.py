@@ -65,6 +65,7 @@ def verdict_json(verdict: Verdict) -> str:
             "config": verdict.config,
             "scores": verdict.scores,
             "logits": verdict.logits,
+            "described": verdict.described,
         },
     )
 

@@ -177,13 +177,15 @@ def repair(verdict: Verdict) -> Repair | None:
     direction = _direction(verdict.source, verdict.target)
     if not direction:
         return Repair(text="Copy the source again: it is in the target's form.", commands=())
+    convert = f"ropeconv convert {direction} {quote(source)} NEW"
+    verify = f"ropeconv verify checkpoint NEW --against {quote(source)}"
+    if verdict.described:
+        convert = f"ropeconv convert {direction} {quote(source)} NEW --family FILE"
+        verify = f"ropeconv verify checkpoint NEW --against {quote(source)} --family FILE"
     return Repair(
         text="Convert the source again into a new folder NEW, with the options that the first"
         " conversion had, and prove it:",
-        commands=(
-            f"ropeconv convert {direction} {quote(source)} NEW",
-            f"ropeconv verify checkpoint NEW --against {quote(source)}",
-        ),
+        commands=(convert, verify),
     )
 
 
@@ -211,6 +213,11 @@ def not_looked_at(verdict: Verdict) -> tuple[str, ...]:
         ),
         "Tokenizer, chat template and generation settings, token ids and context length.",
     ]
+    if verdict.described:
+        said.append(
+            "Whether the user's description of the rows is right: both sides were read by it, and"
+            " ropeconv has no table of the model type."
+        )
     scores = verdict.scores
     looked = {layer.layer for layer in scores.layers}
     left = [layer for layer in range(scores.num_layers) if layer not in looked]

@@ -10,6 +10,7 @@ from threading import Event
 from ropeconv.formats import hf, meta, only_format
 from ropeconv.formats.checkpoint import Checkpoint
 from ropeconv.formats.folder import MANIFEST
+from ropeconv.knowledge.family import Family
 from ropeconv.moving.checks import check_target
 from ropeconv.moving.effort import Effort, default_jobs
 from ropeconv.moving.examine import examine
@@ -219,9 +220,11 @@ def carry_out(
     dry_run: bool,
     listen: Listener,
     stop: Event | None,
+    described: Family | None = None,
 ) -> ConversionReport:
     """Check that a plan can be carried out, and do it, while a child may look at the weights."""
-    with looking_at(plan.source.root, plan.model.geometry, wanted=look) as looking:
+    root, geometry = plan.source.root, plan.model.geometry
+    with looking_at(root, geometry, wanted=look, described=described) as looking:
         return _carry_out(
             plan,
             target,

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
 
+from ropeconv.knowledge.described import write_description
+from ropeconv.knowledge.family import Family
 from ropeconv.moving.engine import interrupted
 from ropeconv.words.errors import Contradiction
 from ropeconv.words.model import Geometry
@@ -50,18 +53,22 @@ class Detected:
 class Looking:
     """A child that looks at a checkpoint's weights while the parent goes on."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, described: Family | None = None) -> None:
         # -P keeps the current folder off the import path: a checkpoint may hold a file `torch.py`
         command = [sys.executable, "-P", "-m", "ropeconv.proof.look", str(root)]
-        self._child = subprocess.Popen(  # noqa: S603 - our own interpreter and module
-            command,
-            # The products are small: more threads win nothing, and cost the conversion its cores.
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-        )
+        command += ["described"] if described else []
+        with tempfile.TemporaryFile() as told:  # a pipe could fill before the child reads it
+            told.write(write_description(described).encode() if described else b"")
+            told.seek(0)
+            self._child = subprocess.Popen(  # noqa: S603 - our own interpreter and module
+                command,
+                # The products are small: more threads win nothing, and cost the conversion cores.
+                env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUTF8": "1"},
+                stdin=told,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                text=True,
+            )
 
     def result(self, stop: Event | None = None) -> Detected:
         """What the child found; inconclusive, with the reason, if it could not look.
@@ -100,22 +107,24 @@ class Looking:
 
 
 @contextmanager
-def looking_at(root: Path, geometry: Geometry, *, wanted: bool) -> Iterator[Looking | None]:
+def looking_at(
+    root: Path, geometry: Geometry, *, wanted: bool, described: Family | None = None
+) -> Iterator[Looking | None]:
     """A child that looks while the block runs; none if it is not wanted, or could say nothing."""
     heads = geometry.num_layers * geometry.num_kv_heads
     if not wanted or heads < FEWEST_KEY_HEADS:
         yield None
         return
-    looking = Looking(root)
+    looking = Looking(root, described)
     try:
         yield looking
     finally:
         looking.stop()
 
 
-def detect(root: Path) -> Detected:
-    """What a checkpoint's weights say about their layout."""
-    return Looking(root).result()
+def detect(root: Path, described: Family | None = None) -> Detected:
+    """What a checkpoint's weights say about their layout; its table may be the user's."""
+    return Looking(root, described).result()
 
 
 def contradicts(declared: str, detected: Detected) -> bool:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ropeconv.formats import discover
 from ropeconv.formats.rope_fields import StatedRope
+from ropeconv.knowledge.family import Family
 from ropeconv.story.detection import Detected, detect
 from ropeconv.thinking.family_model import stated_rope
 from ropeconv.thinking.inventory import take_stock
@@ -73,18 +74,19 @@ class Inspection:
         return "none" if isinstance(self.rope.scaling, Default) else str(self.rope.scaling)
 
 
-def inspect(path: Path, *, look: bool = False) -> Inspection:
+def inspect(path: Path, *, look: bool = False, described: Family | None = None) -> Inspection:
     """What a checkpoint is, from its headers and config.
 
     Args:
         path: folder of the checkpoint.
         look: also read the query and key weights, and say what layout they seem to have.
+        described: the table of a model type that ropeconv has none for.
 
     Raises:
         RopeconvError: it cannot be read, or no table knows it.
     """
     checkpoint = discover(path)
-    inventory = take_stock(checkpoint, trust_stamp=True)
+    inventory = take_stock(checkpoint, trust_stamp=True, described=described)
     claims = checkpoint.claims
     stated = stated_rope(inventory)
     dtypes = Counter(tensor.dtype.value for tensor in inventory.tensors)
@@ -116,5 +118,5 @@ def inspect(path: Path, *, look: bool = False) -> Inspection:
         dropped=tuple(sorted({tensor.name for tensor in inventory.dropped})),
         side_files=tuple(checkpoint.files[number].name for number in checkpoint.side_files),
         notes=(*inventory.notes, *left_out),
-        detected=detect(path) if look else None,
+        detected=detect(path, described) if look else None,
     )

@@ -14,7 +14,6 @@ from ropeconv.formats.checkpoint import Checkpoint, folder_names, read_text
 from ropeconv.formats.folder import MANIFEST
 from ropeconv.formats.safetensors import Header, read_header, restamped_header
 from ropeconv.formats.stamps import UNFINISHED, read_held, stamp_key, with_stamps
-from ropeconv.knowledge.described import read_description
 from ropeconv.knowledge.family import Family
 from ropeconv.moving.checks import check_target
 from ropeconv.moving.effort import BLOCK_NBYTES, Effort, default_jobs
@@ -36,15 +35,6 @@ from ropeconv.words.events import Listener, nobody
 from ropeconv.words.layout import RopeLayout
 from ropeconv.words.model import Format
 from ropeconv.words.parts import Part
-
-
-def described_family(path: Path) -> Family:
-    """The table that a TOML file describes, for a model type that ropeconv has none for.
-
-    Raises:
-        UsageError: it is no such description.
-    """
-    return read_description(read_text(path), str(path))
 
 
 def plan_new_layout(
@@ -155,6 +145,7 @@ def relayout(
         dry_run=dry_run,
         listen=listen,
         stop=stop,
+        described=described,
     )
 
 
@@ -195,7 +186,7 @@ def relayout_in_place(
     staging = Staging(root)
     if dry_run:
         plan = plan_new_layout(root, layout, described, parts, in_place=True, stop=stop)
-        _check_first(plan, look=look, stop=stop)
+        _check_first(plan, described, look=look, stop=stop)
         report = _report(plan, block_nbytes, done=False)
         check_needs(report.needs, staging.folder)
         return report
@@ -207,7 +198,7 @@ def relayout_in_place(
             root, layout, described, parts, in_place=True, stamps=before, stop=stop
         )
         if before is None:
-            _check_first(plan, look=look, stop=stop)
+            _check_first(plan, described, look=look, stop=stop)
         report = _report(plan, block_nbytes, done=True)
         check_needs(report.needs, staging.folder)
         work.begin(key, plan, stamps_of(plan.source), _unfinished_heads(plan))
@@ -223,7 +214,7 @@ def relayout_in_place(
     return report
 
 
-def _check_first(plan: Plan, *, look: bool, stop: Event | None) -> None:
+def _check_first(plan: Plan, described: Family | None, *, look: bool, stop: Event | None) -> None:
     """What is asked before the first write."""
     if any(file.name == hf.CONFIG and file.text != plan.source.config for file in plan.small_files):
         raise Unsupported(
@@ -234,7 +225,8 @@ def _check_first(plan: Plan, *, look: bool, stop: Event | None) -> None:
         )
     check_in_place(plan)
     root, wanted = plan.source.root, look and Part.TEXT in plan.parts
-    with looking_at(root, plan.model.geometry, wanted=wanted) as looking:
+    geometry = plan.model.geometry
+    with looking_at(root, geometry, wanted=wanted, described=described) as looking:
         if looking is not None:
             check_declared(root, plan.source_layout.name, looking.result(stop))
 

@@ -26,6 +26,7 @@ from ropeconv.story.detection import contradicts, looking_at
 from ropeconv.thinking.config_map import Said, state_model
 from ropeconv.thinking.family_model import differing_keys, state_family
 from ropeconv.thinking.inventory import Inventory, take_stock
+from ropeconv.thinking.treatment import said_of
 from ropeconv.words.errors import UsageError
 from ropeconv.words.events import CheckBegun, CheckDone, Listener, nobody
 from ropeconv.words.model import Model
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 
     from ropeconv.formats.checkpoint import Checkpoint
     from ropeconv.kernels.selfcheck import KernelReport
+    from ropeconv.knowledge.family import Family
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +75,7 @@ def verify(
     sample: int | None = None,
     logits: LogitsRequest | None = None,
     look: bool = True,
+    described: Family | None = None,
     effort: Effort | None = None,
     listen: Listener = nobody,
 ) -> Verdict:
@@ -89,6 +92,7 @@ def verify(
         look: let the source's weights speak before two checkpoints are called one: where they
             firmly contradict its declared layout, both may be mislabelled alike, and the answer is
             inconclusive.
+        described: the table of a model type that ropeconv has none for, as the conversion had it.
         effort: threads and block size.
         listen: hears of progress.
 
@@ -100,7 +104,7 @@ def verify(
     both = [discover(path) for path in (source, target)]
     # a tower that moved is stamped on one side only: the other must know its rows too
     towers = {part for checkpoint in both for part, _ in checkpoint.tower_stamps}
-    ours, theirs = (_know(checkpoint, said or Said(), towers) for checkpoint in both)
+    ours, theirs = (_know(checkpoint, said or Said(), towers, described) for checkpoint in both)
     chosen = _chosen_layers(ours.inventory.depth, layers, sample)
     comparable = ours.model.geometry == theirs.model.geometry
     run = _runs(ours, theirs, logits) if logits is not None and comparable else None
@@ -121,17 +125,19 @@ def verify(
         config=config,
         scores=scores,
         logits=whole,
+        described=tuple(note.text for note in said_of(described)) if described else (),
     )
     if look and verdict.outcome is Outcome.SAME:
-        return replace(verdict, scores=_heard(scores, ours))
+        return replace(verdict, scores=_heard(scores, ours, described))
     return verdict
 
 
-def _heard(scores: ScoreCheck, ours: _Known) -> ScoreCheck:
+def _heard(scores: ScoreCheck, ours: _Known, described: Family | None) -> ScoreCheck:
     """The scores as they count once the source's weights have said in which layout they are."""
     inventory = ours.inventory
     root, declared = inventory.checkpoint.root, inventory.layout.name
-    with looking_at(root, ours.model.geometry, wanted=True) as looking:
+    geometry = ours.model.geometry
+    with looking_at(root, geometry, wanted=True, described=described) as looking:
         if looking is None or not contradicts(declared, found := looking.result()):
             return scores
     why = f"the weights of `{root}` do not look {declared}, as it declares: {found.why}"
@@ -217,8 +223,10 @@ def check_this_machine() -> KernelReport:
     return check_kernel()
 
 
-def _know(checkpoint: Checkpoint, said: Said, towers: Iterable[Part]) -> _Known:
-    inventory = take_stock(checkpoint, trust_stamp=True, parts=towers)
+def _know(
+    checkpoint: Checkpoint, said: Said, towers: Iterable[Part], described: Family | None
+) -> _Known:
+    inventory = take_stock(checkpoint, trust_stamp=True, described=described, parts=towers)
     if not inventory.family.has_every_shape:
         model, _ = state_family(inventory)
         return _Known(inventory=inventory, model=model)

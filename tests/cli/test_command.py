@@ -279,9 +279,9 @@ FROZEN = {
     "convert interleaved-to-half": SPEECH | RUN | {"--in-place", "--part", "--family"},
     "convert half-to-interleaved": SPEECH | RUN | {"--in-place", "--part", "--family"},
     "verify checkpoint": SPEECH | SAID | {"--against", "--jobs", "--layers", "--sample", "--logits",
-                                          "--text", "--trust-declared-layout"},
+                                          "--text", "--trust-declared-layout", "--family"},
     "verify kernel": SPEECH,
-    "inspect": SPEECH | {"--look/--no-look"},
+    "inspect": SPEECH | {"--look/--no-look", "--family"},
     "families": SPEECH | {"--probe"},
 }  # fmt: skip
 

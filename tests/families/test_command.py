@@ -48,31 +48,6 @@ def test_recipe_when_it_quotes_code_then_the_code_has_it() -> None:
         assert whole.search((ROOT / path).read_text())
 
 
-@pytest.mark.peer
-def test_described_when_converted_then_no_proof_is_offered_that_would_be_refused(
-    tmp_path: Path,
-) -> None:
-    random_model("llama", {}).save_pretrained(tmp_path / "llama")
-    text = (tmp_path / "llama" / "config.json").read_text()
-    (tmp_path / "llama" / "config.json").write_text(
-        text.replace('"model_type": "llama"', '"model_type": "new"')
-    )
-    rows = "".join(
-        f'[[rows]]\nname = "model.layers.{{layer}}.self_attn.{name}.weight"\n'
-        f'rows = "Repeat({heads}, Rope(D))"\nwhy = "rotated"\n'
-        for name, heads in (("q_proj", "H"), ("k_proj", "K"))
-    )
-    (tmp_path / "new.toml").write_text(
-        f'name = "new"\nlayout = "half-split"\n{rows}[[stays]]\nname = "*"\nwhy = "stays"\n'
-    )
-    folders = (str(tmp_path / name) for name in ("llama", "moved"))
-    command = ["convert", "half-to-interleaved", *folders, "--family", str(tmp_path / "new.toml")]
-    done = RUNNER.invoke(app, command)
-
-    assert done.exit_code == 0
-    assert "next:" not in done.stderr
-
-
 def test_list_when_printed_then_has_families_and_refusals() -> None:
     done = RUNNER.invoke(app, ["families"])
 
