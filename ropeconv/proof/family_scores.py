@@ -29,7 +29,7 @@ from ropeconv.proof.verdict import LayerScores, Outcome, ScoreCheck
 from ropeconv.thinking.inventory import Inventory, WholeTensor
 from ropeconv.thinking.quantised import WEIGHTS
 from ropeconv.words.events import LayerDone, LayersPlanned, Listener, WorkDone
-from ropeconv.words.layout import Keep, Repeat, Rope, Rows, num_rows
+from ropeconv.words.layout import spans
 from ropeconv.words.parts import Part
 
 # isort: split
@@ -126,27 +126,6 @@ def _kinds(inventory: Inventory, layer: int) -> set[tuple[Part, int]]:
         for tensor in _rotating(inventory, layer)
         for span in spans(tensor.rows)
     }
-
-
-def spans(parts: tuple[Rows, ...], start: int = 0) -> list[range]:
-    """The places of every rotary span among the rows.
-
-    >>> spans((Repeat(2, Keep(1), Rope(2)),))
-    [range(1, 3), range(4, 6)]
-    """
-    found: list[range] = []
-    for part in parts:
-        match part:
-            case Rope(dim):
-                found.append(range(start, start + dim))
-            case Repeat(times, inner):
-                size = num_rows(*inner)
-                for turn in range(times):
-                    found += spans(inner, start + turn * size)
-            case Keep():
-                pass
-        start += num_rows(part)
-    return found
 
 
 def _rotating(inventory: Inventory, layer: int) -> list[WholeTensor]:

@@ -24,9 +24,9 @@ from ropeconv.proof.verdict import (
 )
 from ropeconv.story.detection import contradicts, looking_at
 from ropeconv.thinking.config_map import Said, state_model
+from ropeconv.thinking.description import said_of
 from ropeconv.thinking.family_model import differing_keys, state_family
 from ropeconv.thinking.inventory import Inventory, take_stock
-from ropeconv.thinking.treatment import said_of
 from ropeconv.words.errors import UsageError
 from ropeconv.words.events import CheckBegun, CheckDone, Listener, nobody
 from ropeconv.words.model import Model

@@ -13,12 +13,11 @@ from dataclasses import dataclass
 from ropeconv.formats.checkpoint import Checkpoint, StoredTensor, parse_object
 from ropeconv.knowledge.family import Family, Rule, Split, parse_rows, sizes_of
 from ropeconv.knowledge.registry import family_of, find_family
+from ropeconv.thinking.description import check_description, check_spans, said_of
 from ropeconv.thinking.geometry import find_geometry
 from ropeconv.thinking.treatment import (
-    check_description,
     declared_layout,
     left_aside,
-    said_of,
     stamped,
     towers_of,
     treat,
@@ -183,6 +182,8 @@ def _by_treatment(
     family = described or family_of(config, checkpoint.claims.origin)
     towers = towers_of(family, parts, str(checkpoint.root))
     geometry, treated = treat(checkpoint, family, towers)
+    if described is not None:
+        check_spans(treated)
     tensors = tuple(
         WholeTensor(
             name=found.stored.name,

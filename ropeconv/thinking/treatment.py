@@ -14,7 +14,6 @@ from typing import Any
 from ropeconv.formats.checkpoint import Checkpoint, StoredTensor, parse_object
 from ropeconv.knowledge.family import Family, Rule, Tower, parse_rows
 from ropeconv.knowledge.formula import evaluate, solve
-from ropeconv.knowledge.registry import FAMILIES
 from ropeconv.thinking.quantised import WEIGHTS, Companion, companion, rows_of_companion
 from ropeconv.thinking.sizes import Sizes, words_of
 from ropeconv.words.errors import (
@@ -22,7 +21,6 @@ from ropeconv.words.errors import (
     IncompleteSource,
     RowsError,
     Unsupported,
-    UsageError,
 )
 from ropeconv.words.layout import (
     HALF_SPLIT,
@@ -32,7 +30,7 @@ from ropeconv.words.layout import (
     Rows,
     num_rows,
 )
-from ropeconv.words.model import Format, Geometry, Note
+from ropeconv.words.model import Geometry, Note
 from ropeconv.words.parts import Part
 
 
@@ -164,39 +162,6 @@ def declared_layout(
             fix="one of the two was edited; take the original",
         )
     return declared
-
-
-def check_description(described: Family, checkpoint: Checkpoint) -> None:
-    """A description is for model types without a table, and for the one that it names.
-
-    Raises:
-        UsageError: it is for another model type, for Meta's format, or for one that has a table.
-    """
-    name = checkpoint.claims.family
-    if checkpoint.format is not Format.HF or described.name != name:
-        raise UsageError(
-            what=f"the description is of `{described.name}`, but `{checkpoint.root}` is of the"
-            f" model type `{name[:60]}` in {checkpoint.format.value} format",
-            fix="describe this model type, for files in Hugging Face's format",
-        )
-    if name in FAMILIES:
-        raise UsageError(
-            what=f"the model type `{name}` is described, but ropeconv has a table for it",
-            why="a measured table is not replaced by a description",
-            fix="leave the description out",
-        )
-
-
-def said_of(described: Family) -> tuple[Note, ...]:
-    """What the user said, for the record."""
-    return tuple(
-        Note(
-            kind="described",
-            text=f"by the user, {described.name} is {described.layout}: `{rule.name}` has the rows"
-            f" {rule.rows}",
-        )
-        for rule in described.rules
-    )
 
 
 def left_aside(family: Family, towers: Sequence[Tower]) -> tuple[Note, ...]:

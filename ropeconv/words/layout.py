@@ -126,6 +126,27 @@ def num_rows(*parts: Rows) -> int:
     return total
 
 
+def spans(parts: Sequence[Rows], start: int = 0) -> list[range]:
+    """The places of every rotary span among the rows.
+
+    >>> spans((Repeat(2, Keep(1), Rope(2)),))
+    [range(1, 3), range(4, 6)]
+    """
+    found: list[range] = []
+    for part in parts:
+        match part:
+            case Rope(dim):
+                found.append(range(start, start + dim))
+            case Repeat(times, inner):
+                size = num_rows(*inner)
+                for turn in range(times):
+                    found += spans(inner, start + turn * size)
+            case Keep():
+                pass
+        start += num_rows(part)
+    return found
+
+
 def row_order(parts: tuple[Rows, ...], source: RopeLayout, target: RopeLayout) -> tuple[int, ...]:
     """The gather order between two layouts: row i of the target is row order[i] of the source.
 

@@ -11,12 +11,11 @@ from typer.testing import CliRunner
 
 from ropeconv import verify
 from ropeconv.cli.app import app
-from ropeconv.proof.family_scores import spans
 from ropeconv.proof.verdict import Outcome
 from ropeconv.story.families import as_markdown, list_families
 from ropeconv.story.inspection import inspect
 from ropeconv.story.relayout import relayout
-from ropeconv.words.layout import Keep, Repeat, Rope
+from ropeconv.words.layout import Keep, Repeat, Rope, spans
 from tests.families.cases import other_layout, random_model
 
 ROOT = Path(__file__).parents[2]

@@ -160,6 +160,19 @@ def test_description_when_it_does_not_fit_the_shapes_then_no_proof(
         assert "k_proj.weight` has the shape [24, 48], expected 48 rows" in done.stderr
 
 
+def test_description_when_queries_and_keys_have_other_spans_then_refused(
+    described: Path, tmp_path: Path
+) -> None:
+    """Two heads of 24 rows have as many rows as four of 12: shapes do not tell."""
+    wide = read_description(DESCRIPTION.replace("Repeat(H, Rope(D))", "Repeat(2, Rope(24))"), "new")
+    with pytest.raises(UsageError, match=r"the lengths \[24\], and of its `k_proj` \[12\]"):
+        ropeconv.relayout(described, tmp_path / "moved", INTERLEAVED, described=wide)
+
+    still = read_description(DESCRIPTION.replace("Repeat(K, Rope(D))", "Repeat(K, Keep(D))"), "new")
+    with pytest.raises(UsageError, match=r"the lengths \[12\], and of its `k_proj` \[\]"):
+        ropeconv.relayout(described, tmp_path / "moved", INTERLEAVED, described=still)
+
+
 def test_description_when_it_is_of_another_model_type_then_no_proof(
     described: Path, moved: Path
 ) -> None:
