@@ -15,7 +15,6 @@ from typer.testing import CliRunner
 import ropeconv
 from ropeconv.cli.app import app
 from ropeconv.knowledge.described import read_description, write_description
-from ropeconv.proof.look import look
 from ropeconv.reports.sentences import not_looked_at, repair
 from ropeconv.story.conversion import HfOptions, convert
 from ropeconv.story.describing import described_family
@@ -205,7 +204,7 @@ def test_description_when_written_and_read_again_then_equal() -> None:
     assert read_description(write_description(family), "again") == family
 
 
-def test_described_when_the_weights_contradict_it_then_convert_refuses_and_inspect_tells(
+def test_described_when_the_weights_contradict_it_then_no_command_takes_it_for_true(
     tmp_path: Path,
 ) -> None:
     """Only the weights know that a description has the wrong layout."""
@@ -213,13 +212,25 @@ def test_described_when_the_weights_contradict_it_then_convert_refuses_and_inspe
     config = tmp_path / "new/config.json"
     config.write_text(json.dumps(json.loads(config.read_text()) | {"model_type": "new_model"}))
     wrong = read_description(DESCRIPTION.replace("half-split", "interleaved"), "new.toml")
-    folder = tmp_path / "new"
+    folder, to = tmp_path / "new", tmp_path / "moved"
     file = folder / "model.safetensors"
     save_file(load_file(file), file, metadata={"format": "pt"})  # which has no stamp
 
-    with pytest.raises(Contradiction, match="do not look interleaved"):
-        ropeconv.relayout(folder, tmp_path / "moved", HALF_SPLIT, described=wrong, look=True)
+    for command in (
+        lambda: ropeconv.relayout(folder, to, HALF_SPLIT, described=wrong, look=True),
+        lambda: ropeconv.relayout_in_place(folder, HALF_SPLIT, described=wrong, look=True),
+    ):
+        with pytest.raises(Contradiction, match="do not look interleaved"):
+            command()
 
-    assert not (tmp_path / "moved").exists()
-    assert detect(folder, wrong).layout == look(folder, wrong).verdict.name == "half-split"
+    assert not to.exists()
+
+    ropeconv.relayout(folder, to, HALF_SPLIT, described=wrong)
+    verdict = ropeconv.verify(to, folder, described=wrong, layers=[0])
+    seen = ropeconv.inspect(folder, look=True, described=wrong)
+
+    assert verdict.outcome is ropeconv.Outcome.INCONCLUSIVE
+    assert "do not look interleaved" in verdict.scores.why
+    assert seen.detected is not None
+    assert (seen.layout, seen.detected.layout) == ("interleaved", "half-split")
     assert "could not be looked at" in detect(folder).why
