@@ -52,7 +52,7 @@ def probe(model_type: str, **changed: Any) -> ProbeReport:  # noqa: ANN401 - val
     except Exception as error:  # what foreign code ends with when sizes do not suit it: anything
         raise Unsupported(
             what=f"transformers cannot run a tiny model of the type `{model_type[:60]}`",
-            why=f"{type(error).__name__}: {error}"[:300],
+            why=f"{type(error).__name__}: {error}"[:300].rstrip(": "),
             fix="a type with sizes of its own needs a line in `ropeconv/proof/tiny_models.py`",
         ) from error
 
