@@ -6,15 +6,14 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
+from typing import IO
 
-from ropeconv.knowledge.described import write_description
 from ropeconv.knowledge.family import Family
 from ropeconv.moving.engine import interrupted
 from ropeconv.words.errors import Contradiction
@@ -57,9 +56,7 @@ class Looking:
         # -P keeps the current folder off the import path: a checkpoint may hold a file `torch.py`
         command = [sys.executable, "-P", "-m", "ropeconv.proof.look", str(root)]
         command += ["described"] if described else []
-        with tempfile.TemporaryFile() as told:  # a pipe could fill before the child reads it
-            told.write(write_description(described).encode() if described else b"")
-            told.seek(0)
+        with _told(described) as told:
             self._child = subprocess.Popen(  # noqa: S603 - our own interpreter and module
                 command,
                 # The products are small: more threads win nothing, and cost the conversion cores.
@@ -104,6 +101,23 @@ class Looking:
         if self._child.stdout is not None:
             self._child.stdout.close()
         self._child.wait()
+
+
+@contextmanager
+def _told(described: Family | None) -> Iterator[IO[bytes] | int]:
+    """What the child reads: the description, in a file, since a pipe could fill before it does."""
+    if described is None:
+        yield subprocess.DEVNULL
+        return
+    # imports of 5 ms, which only descriptions need
+    from tempfile import TemporaryFile  # noqa: PLC0415
+
+    from ropeconv.knowledge.described import write_description  # noqa: PLC0415
+
+    with TemporaryFile() as told:
+        told.write(write_description(described).encode())
+        told.seek(0)
+        yield told
 
 
 @contextmanager

@@ -234,3 +234,10 @@ def test_described_when_the_weights_contradict_it_then_no_command_takes_it_for_t
     assert seen.detected is not None
     assert (seen.layout, seen.detected.layout) == ("interleaved", "half-split")
     assert "could not be looked at" in detect(folder).why
+
+
+def test_description_when_it_cannot_be_read_then_wrong_usage(tmp_path: Path) -> None:
+    for path in (tmp_path / "nowhere.toml", tmp_path):
+        with pytest.raises(UsageError, match="nowhere|is no regular file") as caught:
+            described_family(path)
+        assert "TOML" in caught.value.fix
