@@ -130,7 +130,7 @@ def read_tensor_ahead(checkpoint: Checkpoint, tensor: WholeTensor) -> None:
     """Have the system fetch a tensor's bytes while something else is computed, where it can."""
     for piece in tensor.pieces:
         with (
-            suppress(OSError),  # whoever reads it afterwards says what is wrong
+            suppress(OSError),  # a hint: whoever reads afterwards says what is wrong
             checkpoint.path(piece.file).open("rb", buffering=0) as file,
         ):
             read_ahead(file.fileno(), piece.offset, piece.nbytes)

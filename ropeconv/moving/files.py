@@ -11,7 +11,6 @@ import os
 import sys
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from pathlib import Path
 
 from ropeconv.formats.checkpoint import reason
@@ -71,14 +70,17 @@ def read_scattered(descriptor: int, views: Sequence[memoryview], offset: int) ->
 
 
 def read_ahead(descriptor: int, offset: int, nbytes: int) -> None:
-    """Have the system fetch a span while something else is done, where it can."""
+    """Have the system fetch a span while something else is done, where it can.
+
+    Raises:
+        OSError: it does not take the hint for this file.
+    """
     if not hasattr(os, "posix_fadvise"):
         return
     end = offset + nbytes
     for place in range(offset, end, AHEAD_NBYTES):
         wanted = min(AHEAD_NBYTES, end - place)
-        with suppress(OSError):  # a hint: whoever reads afterwards says what is wrong
-            os.posix_fadvise(descriptor, place, wanted, os.POSIX_FADV_WILLNEED)
+        os.posix_fadvise(descriptor, place, wanted, os.POSIX_FADV_WILLNEED)
 
 
 def _rest(views: Sequence[memoryview], count: int) -> list[memoryview]:

@@ -12,17 +12,15 @@ Notation: T probe positions, S rotary spans of a layer, r rows of a span.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import product
 
 import torch
 from torch import Tensor
 
 from ropeconv.kernels import BACKEND, ScoreForm
-from ropeconv.moving.examine import read_tensor_ahead
 from ropeconv.proof.comparison import Angles, compare_forms, make_angles
 from ropeconv.proof.judgement import judge, judge_layer
 from ropeconv.proof.probe import Probe, make_probe
-from ropeconv.proof.projection import hidden_states, project, width_of
+from ropeconv.proof.projection import hidden_states, one_by_one, project, width_of
 from ropeconv.proof.scores import Form
 from ropeconv.proof.threads import one_thread
 from ropeconv.proof.verdict import LayerScores, Outcome, ScoreCheck
@@ -54,10 +52,7 @@ def check_family_scores(
     found: list[LayerScores] = []
     probes: dict[int, tuple[Probe, Angles]] = {}
     listen(LayersPlanned(title="comparing scores", num_layers=len(wanted)))
-    for at, layer in enumerate(wanted):
-        for form, following in product((source, target), wanted[at + 1 : at + 2]):
-            for tensor in _rotating(form.inventory, following):
-                read_tensor_ahead(form.inventory.checkpoint, tensor)
+    for layer in one_by_one(wanted, (source.inventory, target.inventory), _rotating):
         kinds = _kinds(source.inventory, layer)
         if kinds != _kinds(target.inventory, layer):
             found.clear()

@@ -12,10 +12,13 @@ Notation: T tokens, C the width of a projection's input.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import product
+
 import torch
 from torch import Tensor
 
-from ropeconv.moving.examine import read_rows
+from ropeconv.moving.examine import read_rows, read_tensor_ahead
 from ropeconv.thinking.inventory import Inventory, WholeTensor
 
 # Of a weight in float64. Whole matrices are slower on a processor, small parts are on a GPU, which
@@ -28,6 +31,19 @@ def hidden_states(seed: int, tokens: int, width: int, device: torch.device) -> T
     generator = torch.Generator().manual_seed(seed)
     normal_TC = torch.randn((tokens, width), generator=generator, dtype=torch.float64)
     return (8 * normal_TC).round().div(8).to(device)
+
+
+def one_by_one(
+    layers: Sequence[int],
+    inventories: Sequence[Inventory],
+    tensors_of: Callable[[Inventory, int], Iterable[WholeTensor]],
+) -> Iterator[int]:
+    """The layers; while one is computed, the system fetches the tensors of the next."""
+    for at, layer in enumerate(layers):
+        for following, inventory in product(layers[at + 1 : at + 2], inventories):
+            for tensor in tensors_of(inventory, following):
+                read_tensor_ahead(inventory.checkpoint, tensor)
+        yield layer
 
 
 def width_of(tensor: WholeTensor) -> int:

@@ -7,21 +7,19 @@ Notation: T probe positions, C hidden size, H query heads, K key heads, D head d
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import product
 
 import torch
 from torch import Tensor
 
 from ropeconv.kernels import BACKEND, RopeTable, ScoreForm
-from ropeconv.moving.examine import read_tensor_ahead
 from ropeconv.proof.comparison import Angles, compare_forms, make_angles
 from ropeconv.proof.controls import one_group
 from ropeconv.proof.distances import by_distance
 from ropeconv.proof.judgement import judge
 from ropeconv.proof.probe import Probe, make_probe
-from ropeconv.proof.projection import hidden_states, project
+from ropeconv.proof.projection import hidden_states, one_by_one, project
 from ropeconv.proof.threads import one_thread
 from ropeconv.proof.verdict import ByDistance, LayerScores, ScoreCheck
 from ropeconv.thinking.inventory import Inventory, WholeTensor
@@ -57,11 +55,7 @@ def check_scores(
     angles = make_angles(model.rope, model.geometry.head_dim, probe, device)
     table = _table(target, probe, device)
     found = []
-    for at, layer in enumerate(layers):
-        for form, name in product((source, target), ("q", "k")):
-            for following in layers[at + 1 : at + 2]:
-                tensor = _projection(form.inventory, following, name)
-                read_tensor_ahead(form.inventory.checkpoint, tensor)
+    for layer in one_by_one(layers, (source.inventory, target.inventory), _projections):
         found.append(_compare_layer(source, target, layer, probe, angles, table))
         listen(LayerDone(layer=layer))
     listen(WorkDone(title="comparing scores"))
@@ -143,15 +137,17 @@ def _table(
 
 def _form(form: Form, layer: int, hidden_TC: Tensor, table: RopeTable) -> ScoreForm:
     q, k = (
-        project(form.inventory, _projection(form.inventory, layer, name), hidden_TC).view(
+        project(form.inventory, tensor, hidden_TC).view(
             1, len(hidden_TC), -1, form.model.geometry.head_dim
         )
-        for name in ("q", "k")
+        for tensor in _projections(form.inventory, layer)
     )
     return ScoreForm(q=q, k=k, layout=form.inventory.layout, table=table)
 
 
-def _projection(inventory: Inventory, layer: int, name: str) -> WholeTensor:
-    tensor = inventory.find(f"model.layers.{layer}.self_attn.{name}_proj.weight")
-    assert tensor is not None
-    return tensor
+def _projections(inventory: Inventory, layer: int) -> Iterator[WholeTensor]:
+    """Of queries, and of keys."""
+    for name in ("q", "k"):
+        tensor = inventory.find(f"model.layers.{layer}.self_attn.{name}_proj.weight")
+        assert tensor is not None
+        yield tensor

@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from ropeconv.knowledge.families.dense import INNER
-from ropeconv.knowledge.families.latent import LATENT
+from ropeconv.knowledge.families.latent import LATENT_BY_NAME
 from ropeconv.knowledge.families.refused import REFUSED
 from ropeconv.knowledge.families.sparse import ABSENT
 from ropeconv.knowledge.families.towers import BY_TYPE
@@ -200,7 +200,7 @@ COMPOSITE = (
 )
 
 # Kimi K2.5 names its text after Kimi K2; transformers reads it as DeepSeek V3, switch and all
-_INSIDE = {**INNER, "kimi_k2": next(one for one in LATENT if one.name == "deepseek_v3")}
+_INSIDE = {**INNER, "kimi_k2": LATENT_BY_NAME["deepseek_v3"]}
 
 
 def joined(outer: Family, language: Family, config: Mapping[str, Any]) -> Family:

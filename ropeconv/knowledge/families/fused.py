@@ -11,6 +11,7 @@ from ropeconv.knowledge.families.shapes import (
     ENDS,
     FULL_ONLY,
     HEAD,
+    IN_BLOCKS,
     LAYER,
     ONE_KEY,
     PER_GROUP,
@@ -27,7 +28,6 @@ from ropeconv.words.layout import HALF_SPLIT, INTERLEAVED
 
 _H = "{base}h.{layer}."
 _EACH = "each head has its query, key and value rows together"
-_JOINED = "all queries, then all keys, then all values"
 _GROUP = "each group has its queries, then its key, then its value"
 _OLD_HEADS = "num_attention_heads or n_head"
 # Falcon: the three fused forms, chosen by the config
@@ -48,7 +48,7 @@ FUSED = (
         name="modernbert",
         title="ModernBERT",
         layout=HALF_SPLIT,
-        rules=fused(LAYER + "attn.Wqkv", BLOCKS, _JOINED),
+        rules=fused(LAYER + "attn.Wqkv", BLOCKS, IN_BLOCKS),
         sizes=sizes(K="H", D="C // H"),
         stays=MODERNBERT_STAYS,
         needs=FULL_ONLY,
@@ -89,7 +89,7 @@ FUSED = (
         name="phi3",
         title="Phi 3 and 4",
         layout=HALF_SPLIT,
-        rules=fused(AT + "qkv_proj", BLOCKS, _JOINED),
+        rules=fused(AT + "qkv_proj", BLOCKS, IN_BLOCKS),
         sizes=sizes(r=part(1.0)),
         stays=stays(),
     ),
@@ -99,7 +99,7 @@ FUSED = (
         layout=HALF_SPLIT,
         bases=("transformer.", ""),
         rules=fused(
-            "{base}blocks.{layer}.norm_attn_norm.attn.Wqkv", BLOCKS, _JOINED
+            "{base}blocks.{layer}.norm_attn_norm.attn.Wqkv", BLOCKS, IN_BLOCKS
         ),
         sizes=sizes(
             C="d_model", H="n_heads", K="attn_config.kv_n_heads or H", L="n_layers"

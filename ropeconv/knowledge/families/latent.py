@@ -117,3 +117,5 @@ LATENT = (
         stays=stays(),
     ),
 )
+
+LATENT_BY_NAME = {family.name: family for family in LATENT}

@@ -12,12 +12,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ropeconv.knowledge.families.latent import LATENT
+from ropeconv.knowledge.families.latent import LATENT_BY_NAME
 from ropeconv.knowledge.families.remote_fused import JOINED
 from ropeconv.knowledge.families.shapes import (
     AT,
     BLOCKS,
     ENDS,
+    IN_BLOCKS,
     LATENT_SIZES,
     LAYER,
     NOT_HALF_SPLIT,
@@ -34,7 +35,6 @@ from ropeconv.knowledge.family import Family, Peer, Rule
 from ropeconv.words.layout import HALF_SPLIT, INTERLEAVED
 
 _H = "{base}h.{layer}."
-_JOINED = "all queries, then all keys, then all values"
 _OUTSIDE = "outside the attention"
 
 _OLDER = (
@@ -43,7 +43,7 @@ _OLDER = (
         name="baichuan",
         title="Baichuan 7B",
         layout=HALF_SPLIT,
-        rules=fused(AT + "W_pack", BLOCKS, _JOINED),
+        rules=fused(AT + "W_pack", BLOCKS, IN_BLOCKS),
         sizes=sizes(),
         stays=stays(),
         needs=(("C != 5120", "Baichuan 13B adds ALiBi and rotates nothing"),),
@@ -53,7 +53,7 @@ _OLDER = (
         title="ChatGLM 2, 3 and GLM-4 (original files)",
         layout=INTERLEAVED,
         bases=("transformer.encoder.", "encoder."),
-        rules=fused(LAYER + "self_attention.query_key_value", BLOCKS, _JOINED),
+        rules=fused(LAYER + "self_attention.query_key_value", BLOCKS, IN_BLOCKS),
         sizes=sizes(
             K="multi_query_group_num if multi_query_attention else H",
             D="kv_channels or C // H",
@@ -130,16 +130,17 @@ _SPLIT = (
     ),
 )
 
-_BY_NAME = {family.name: family for family in LATENT}
 _LATENT = (
-    replace(_BY_NAME["deepseek_v3"], name="kimi_k2", title="Kimi K2", switch=""),
-    replace(_BY_NAME["deepseek_v3"], name="joyai_llm_flash", title="JoyAI LLM Flash", switch=""),
+    replace(LATENT_BY_NAME["deepseek_v3"], name="kimi_k2", title="Kimi K2", switch=""),
     replace(
-        _BY_NAME["longcat_flash"],
+        LATENT_BY_NAME["deepseek_v3"], name="joyai_llm_flash", title="JoyAI LLM Flash", switch=""
+    ),
+    replace(
+        LATENT_BY_NAME["longcat_flash"],
         name="longcat_flash_ngram",
         title="LongCat Flash Lite",
         stays=(
-            *_BY_NAME["longcat_flash"].stays,
+            *LATENT_BY_NAME["longcat_flash"].stays,
             ("model.ngram_embeddings.*", "embeddings are not rotated"),
         ),
     ),

@@ -11,6 +11,7 @@ from ropeconv.knowledge.families.shapes import (
     AT,
     BLOCKS,
     FULL_ONLY,
+    IN_BLOCKS,
     KEY,
     LAYER,
     PER_GROUP,
@@ -26,7 +27,6 @@ from ropeconv.words.layout import HALF_SPLIT, INTERLEAVED
 
 _H = "{base}h.{layer}."
 _ATTENTION = LAYER + "attention."
-_JOINED = "all queries, then all keys, then all values"
 _GROUP = "each group has its queries, then its key, then its value"
 _OUTSIDE = "outside the attention"
 _ENTRIES = "it has an entry for each row of the heads, and moves with them"
@@ -54,7 +54,7 @@ JOINED = (
         title="Qwen 1",
         layout=HALF_SPLIT,
         bases=("transformer.", ""),
-        rules=fused(_H + "attn.c_attn", BLOCKS, _JOINED),
+        rules=fused(_H + "attn.c_attn", BLOCKS, IN_BLOCKS),
         sizes=sizes(K="H", D="kv_channels or C // H"),
         stays=stays(_H, "attn."),
     ),
@@ -63,11 +63,11 @@ JOINED = (
         title="Phi 1.5 and 2 (original files), Phixtral",
         layout=HALF_SPLIT,
         bases=("transformer.", ""),
-        rules=fused(_H + "mixer.Wqkv", BLOCKS, _JOINED),
+        rules=fused(_H + "mixer.Wqkv", BLOCKS, IN_BLOCKS),
         sizes=sizes(C="n_embd", H="n_head", K="n_head_kv or H", r="rotary_dim", L="n_layer"),
         stays=(
             *stays(_H, "mixer."),
-            (_H + "ln" + ".{weight,bias}", "acts on the hidden state"),
+            (_H + "ln.{weight,bias}", "acts on the hidden state"),
             ("{transformer.embd,lm_head}.*", _OUTSIDE),
         ),
     ),
@@ -84,7 +84,7 @@ JOINED = (
         name="bailing_moe",
         title="Ling and Ring 1 to 2",
         layout=HALF_SPLIT,
-        rules=(*fused(_ATTENTION + "query_key_value", BLOCKS, _JOINED), *_LING_NORMS),
+        rules=(*fused(_ATTENTION + "query_key_value", BLOCKS, IN_BLOCKS), *_LING_NORMS),
         sizes=sizes(r=f"rotary_dim or {part(1.0)}"),
         stays=(*stays(at="attention."), (LAYER + "final_layernorm.weight", _OUTSIDE)),
     ),
@@ -92,7 +92,7 @@ JOINED = (
         name="bailing_moe_linear",
         title="Ling and Ring 2, linear",
         layout=HALF_SPLIT,
-        rules=(*fused(_ATTENTION + "query_key_value", BLOCKS, _JOINED), *_LING_NORMS),
+        rules=(*fused(_ATTENTION + "query_key_value", BLOCKS, IN_BLOCKS), *_LING_NORMS),
         sizes=sizes(r=part(1.0)),
         layer_sizes=(("K", f"(num_key_value_heads or H) if {_LING_SCORES} else H"),),
         stays=(
@@ -138,7 +138,7 @@ JOINED = (
         layout=HALF_SPLIT,
         bases=("transformer.", ""),
         rules=(
-            *fused(LAYER + "attn.qkv_proj", BLOCKS, _JOINED),
+            *fused(LAYER + "attn.qkv_proj", BLOCKS, IN_BLOCKS),
             *head_norms(LAYER + "attn."),
         ),
         sizes=sizes(
@@ -157,7 +157,7 @@ JOINED = (
         name="baichuan_m1",
         title="Baichuan M1",
         layout=HALF_SPLIT,
-        rules=fused(AT + "W_pack", BLOCKS, _JOINED),
+        rules=fused(AT + "W_pack", BLOCKS, IN_BLOCKS),
         sizes=sizes(D="C // H"),
         layer_sizes=(
             ("H", f"(num_swa_attention_heads if {_WINDOW} else 0) or num_attention_heads"),
@@ -172,7 +172,7 @@ JOINED = (
         name="spark2_5",
         title="Spark 2.5",
         layout=HALF_SPLIT,
-        rules=fused(AT + "q_k_v_proj", BLOCKS, _JOINED),
+        rules=fused(AT + "q_k_v_proj", BLOCKS, IN_BLOCKS),
         sizes=sizes(),
         layer_sizes=(
             ("r", "int(D * (rope_parameters[layer_types[layer]].partial_rotary_factor or 1))"),
@@ -185,7 +185,7 @@ JOINED = (
         layout=HALF_SPLIT,
         bases=("model.layers.", "model."),
         rules=(
-            *fused(LAYER + "mixer.qkv_proj", BLOCKS, _JOINED),
+            *fused(LAYER + "mixer.qkv_proj", BLOCKS, IN_BLOCKS),
             Rule(
                 name=LAYER + "mixer.q_weight",
                 rows=QUERY,
@@ -216,7 +216,7 @@ JOINED = (
         layout=HALF_SPLIT,
         bases=("model.layers.", "model."),
         rules=(
-            *fused(LAYER + "mixer.qkv_proj", BLOCKS, _JOINED),
+            *fused(LAYER + "mixer.qkv_proj", BLOCKS, IN_BLOCKS),
             *head_norms(LAYER + "mixer."),
         ),
         sizes=sizes(),
@@ -227,7 +227,7 @@ JOINED = (
         title="Lille",
         layout=INTERLEAVED,
         bases=("transformer.", ""),
-        rules=fused(_ATTENTION + "qkv_proj", BLOCKS, _JOINED),
+        rules=fused(_ATTENTION + "qkv_proj", BLOCKS, IN_BLOCKS),
         sizes=sizes(C="n_embd", H="n_head", K="n_kv_heads or H", L="n_layer"),
         stays=(
             *stays(at="attention."),

@@ -17,6 +17,7 @@ QUERY = f"Repeat(H, {HEAD})"
 KEY = f"Repeat(K, {HEAD})"
 GATED_QUERY = f"Repeat(H, {HEAD}, Keep(D))"
 BLOCKS = f"Repeat(H, {HEAD}), Repeat(K, {HEAD}), Keep(K * D)"
+IN_BLOCKS = "all queries, then all keys, then all values"  # why a fused projection has these rows
 PER_HEAD = f"Repeat(H, {HEAD}, {HEAD}, Keep(D))"
 PER_GROUP = f"Repeat(K, Repeat(G, {HEAD}), {HEAD}, Keep(D))"
 ONE_KEY = f"Repeat(H + 1, {HEAD}), Keep(D)"

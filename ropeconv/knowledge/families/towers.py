@@ -14,6 +14,7 @@ from collections.abc import Mapping
 
 from ropeconv.knowledge.families.shapes import (
     BLOCKS,
+    IN_BLOCKS,
     fused,
     head_norms,
     heads,
@@ -25,7 +26,6 @@ _BLOCK = "{base}blocks.{layer}."
 _LAYER = "{base}layers.{layer}."
 _ENCODER = "{base}{vision_model.,}encoder.layers.{layer}."
 _ENDS = ".{weight,bias}"
-_JOINED = "all queries, then all keys, then all values"
 _HALVES = "Repeat(2, Rope(d))"
 
 
@@ -67,7 +67,7 @@ def _outside(layer: str, attention: str, *further: str) -> tuple[tuple[str, str]
 
 def _joined(name: str, title: str, sizes: Mapping[str, str], *, norms: bool = False) -> Family:
     """One projection of queries, keys and values in each block: Qwen VL and its relatives."""
-    rules = fused(_BLOCK + "attn.qkv", BLOCKS, _JOINED)
+    rules = fused(_BLOCK + "attn.qkv", BLOCKS, IN_BLOCKS)
     return _tower(
         name,
         title,
@@ -267,7 +267,7 @@ NATIVE = (
     _tower(
         "moonvit",
         "MoonViT, the vision of Kimi",
-        fused("{base}encoder.blocks.{layer}.wqkv", BLOCKS, _JOINED),
+        fused("{base}encoder.blocks.{layer}.wqkv", BLOCKS, IN_BLOCKS),
         (
             ("{base}encoder.blocks.{layer}.wo.{weight,bias}", "values are not rotated"),
             ("{base}encoder.blocks.{layer}.{norm0,norm1}.{weight,bias}",

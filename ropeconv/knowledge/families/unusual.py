@@ -13,6 +13,7 @@ from ropeconv.knowledge.families.shapes import (
     BLOCKS,
     ENDS,
     FULL_ONLY,
+    IN_BLOCKS,
     INDEX_SIZES,
     KEY,
     LAYER,
@@ -180,7 +181,7 @@ UNUSUAL = (
         name="phi4_multimodal",
         title="Phi 4 multimodal",
         layout=HALF_SPLIT,
-        rules=fused(AT + "qkv_proj", BLOCKS, "all queries, then all keys, then all values"),
+        rules=fused(AT + "qkv_proj", BLOCKS, IN_BLOCKS),
         sizes=sizes(r=part(1.0)),
         stays=(
             *stays(),
