@@ -238,6 +238,6 @@ def test_described_when_the_weights_contradict_it_then_no_command_takes_it_for_t
 
 def test_description_when_it_cannot_be_read_then_wrong_usage(tmp_path: Path) -> None:
     for path in (tmp_path / "nowhere.toml", tmp_path):
-        with pytest.raises(UsageError, match="nowhere|is no regular file") as caught:
+        with pytest.raises(UsageError, match=r"nowhere|is no regular file") as caught:
             described_family(path)
         assert "TOML" in caught.value.fix
