@@ -12,7 +12,8 @@ from ropeconv.moving.effort import default_jobs
 from ropeconv.moving.engine import interrupted, run_blocks
 from ropeconv.moving.files import read_ahead, read_into, read_span
 from ropeconv.thinking.evidence import Evidence, to_floats
-from ropeconv.thinking.inventory import Inventory, Piece, WholeTensor
+from ropeconv.thinking.inventory import Inventory
+from ropeconv.thinking.whole import Piece, WholeTensor
 from ropeconv.words.errors import Contradiction, IncompleteSource, Unsupported
 from ropeconv.words.events import nobody
 from ropeconv.words.model import Note

@@ -16,8 +16,9 @@ from ropeconv.moving.scatters import Scatters
 from ropeconv.proof.mistakes import Sides, explain, first_difference, summarise
 from ropeconv.proof.verdict import ExactCheck, Finding, Outcome
 from ropeconv.thinking.blocks import Block, Write, block_nbytes, blocks
-from ropeconv.thinking.inventory import Inventory, Piece, WholeTensor
+from ropeconv.thinking.inventory import Inventory
 from ropeconv.thinking.moves import Move, make_move
+from ropeconv.thinking.whole import Piece, WholeTensor
 from ropeconv.words.errors import SourceError
 from ropeconv.words.events import Listener, WorkDone, WorkPlanned
 

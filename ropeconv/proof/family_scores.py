@@ -24,8 +24,9 @@ from ropeconv.proof.projection import hidden_states, one_by_one, project, width_
 from ropeconv.proof.scores import Form
 from ropeconv.proof.threads import one_thread
 from ropeconv.proof.verdict import LayerScores, Outcome, ScoreCheck
-from ropeconv.thinking.inventory import Inventory, WholeTensor
+from ropeconv.thinking.inventory import Inventory
 from ropeconv.thinking.quantised import WEIGHTS
+from ropeconv.thinking.whole import WholeTensor
 from ropeconv.words.events import LayerDone, LayersPlanned, Listener, WorkDone
 from ropeconv.words.layout import spans
 from ropeconv.words.parts import Part

@@ -20,7 +20,8 @@ import torch
 from torch import Tensor, nn
 
 from ropeconv.proof.plain import load_tensor
-from ropeconv.thinking.inventory import Inventory, WholeTensor
+from ropeconv.thinking.inventory import Inventory
+from ropeconv.thinking.whole import WholeTensor
 from ropeconv.words.events import LayerDone, LayersPlanned, Listener, WorkDone
 
 

@@ -19,7 +19,8 @@ from ropeconv.knowledge.family import Family
 from ropeconv.moving.examine import read_rows
 from ropeconv.proof.detect import LayoutEvidence, detect_layout
 from ropeconv.proof.floats import FLOATS, to_array
-from ropeconv.thinking.inventory import Inventory, WholeTensor, take_stock
+from ropeconv.thinking.inventory import Inventory, take_stock
+from ropeconv.thinking.whole import WholeTensor
 from ropeconv.words.layout import Keep, Repeat, Rope, num_rows
 from ropeconv.words.parts import Part
 

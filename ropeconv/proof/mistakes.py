@@ -15,7 +15,8 @@ from itertools import combinations
 
 from ropeconv.moving.examine import read_rows
 from ropeconv.thinking.evidence import to_floats
-from ropeconv.thinking.inventory import Inventory, WholeTensor
+from ropeconv.thinking.inventory import Inventory
+from ropeconv.thinking.whole import WholeTensor
 from ropeconv.words.errors import Unsupported
 from ropeconv.words.layout import (
     LAYOUTS,

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from ropeconv.moving.examine import read_rows
 from ropeconv.proof.forward import Architecture, forward
-from ropeconv.thinking.inventory import Inventory, WholeTensor
+from ropeconv.thinking.inventory import Inventory
+from ropeconv.thinking.whole import WholeTensor
 from ropeconv.words.layout import INTERLEAVED, reorder_rows
 from ropeconv.words.model import Model
 

@@ -19,7 +19,8 @@ import torch
 from torch import Tensor
 
 from ropeconv.moving.examine import read_rows, read_tensor_ahead
-from ropeconv.thinking.inventory import Inventory, WholeTensor
+from ropeconv.thinking.inventory import Inventory
+from ropeconv.thinking.whole import WholeTensor
 
 # Of a weight in float64. Whole matrices are slower on a processor, small parts are on a GPU, which
 # waits for each.

@@ -22,7 +22,8 @@ from ropeconv.proof.probe import Probe, make_probe
 from ropeconv.proof.projection import hidden_states, one_by_one, project
 from ropeconv.proof.threads import one_thread
 from ropeconv.proof.verdict import ByDistance, LayerScores, ScoreCheck
-from ropeconv.thinking.inventory import Inventory, WholeTensor
+from ropeconv.thinking.inventory import Inventory
+from ropeconv.thinking.whole import WholeTensor
 from ropeconv.words.events import LayerDone, LayersPlanned, Listener, WorkDone
 from ropeconv.words.frequencies import frequencies
 from ropeconv.words.model import Model

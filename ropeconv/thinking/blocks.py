@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
-from ropeconv.thinking.inventory import Piece
 from ropeconv.thinking.moves import Move
+from ropeconv.thinking.whole import Piece
 
 # of a block's scatter, where rows allow it: each place takes 128 bytes, and a view of it 200
 MOST_PLACES = 1 << 14

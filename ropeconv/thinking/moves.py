@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 
-from ropeconv.thinking.inventory import Piece, WholeTensor
+from ropeconv.thinking.whole import Piece, WholeTensor
 from ropeconv.words.layout import Keep, RopeLayout, Rows, row_period
 
 

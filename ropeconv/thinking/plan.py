@@ -16,8 +16,9 @@ from ropeconv.formats.checkpoint import Checkpoint, KeptTensor
 from ropeconv.formats.new_file import Checksum, Fixed, NewFile
 from ropeconv.formats.stamps import ManifestStamps
 from ropeconv.thinking.blocks import block_nbytes
-from ropeconv.thinking.inventory import Inventory, Piece, WholeTensor
+from ropeconv.thinking.inventory import Inventory
 from ropeconv.thinking.moves import Move
+from ropeconv.thinking.whole import Piece, WholeTensor
 from ropeconv.version import __version__
 from ropeconv.words.layout import RopeLayout
 from ropeconv.words.model import Format, Model, Note

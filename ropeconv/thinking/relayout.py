@@ -14,10 +14,11 @@ from ropeconv.formats.hf import CONFIG, INDEX
 from ropeconv.formats.new_file import Fixed
 from ropeconv.formats.safetensors import PAGE_NBYTES, Header, restamped_header
 from ropeconv.formats.stamps import ManifestStamps, Sample, stamp_key, with_stamps
-from ropeconv.thinking.inventory import Inventory, Piece
+from ropeconv.thinking.inventory import Inventory
 from ropeconv.thinking.moves import Move, make_move
 from ropeconv.thinking.plan import Clone, Plan, SmallFile, TargetFile, whole_piece
 from ropeconv.thinking.side_files import side_files
+from ropeconv.thinking.whole import Piece
 from ropeconv.words.errors import AlreadyConverted
 from ropeconv.words.layout import RopeLayout
 from ropeconv.words.model import Format, Model, Note

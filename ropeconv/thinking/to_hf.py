@@ -9,10 +9,11 @@ from ropeconv.formats.new_file import NewTensor
 from ropeconv.formats.safetensors import new_safetensors
 from ropeconv.formats.stamps import STAMP_KEY
 from ropeconv.thinking.evidence import Evidence
-from ropeconv.thinking.inventory import Inventory, WholeTensor
+from ropeconv.thinking.inventory import Inventory
 from ropeconv.thinking.moves import make_move
 from ropeconv.thinking.plan import Dropped, Plan, SmallFile, TargetFile, dropped_tables, whole_piece
 from ropeconv.thinking.side_files import side_files
+from ropeconv.thinking.whole import WholeTensor
 from ropeconv.words.model import Format, Model, Note
 
 

@@ -16,10 +16,12 @@ from ropeconv.formats.torch_zip_writer import new_torch_zip
 from ropeconv.knowledge.family import Split
 from ropeconv.thinking.config_map import agrees
 from ropeconv.thinking.evidence import Evidence, stored_freqs
-from ropeconv.thinking.inventory import Inventory, Piece, WholeTensor, expected_tensors
+from ropeconv.thinking.inventory import Inventory
+from ropeconv.thinking.joining import expected_tensors
 from ropeconv.thinking.moves import Move, make_move
 from ropeconv.thinking.plan import Plan, SmallFile, TargetFile, dropped_tables, place_fixed
 from ropeconv.thinking.side_files import side_files
+from ropeconv.thinking.whole import Piece, WholeTensor
 from ropeconv.words.dtypes import DType
 from ropeconv.words.errors import Unsupported
 from ropeconv.words.frequencies import RopeSettings, frequencies

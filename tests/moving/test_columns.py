@@ -16,9 +16,9 @@ from ropeconv.moving.views import MOST_VIEWS, Views
 from ropeconv.story.conversion import Handling, carry_out
 from ropeconv.story.relayout import plan_new_layout
 from ropeconv.thinking.blocks import MOST_PLACES, block_nbytes, block_places, blocks
-from ropeconv.thinking.inventory import Piece
 from ropeconv.thinking.moves import Move
 from ropeconv.thinking.plan import Plan
+from ropeconv.thinking.whole import Piece
 from ropeconv.words.events import nobody
 from ropeconv.words.layout import HALF_SPLIT, INTERLEAVED, Keep, Repeat, Rope, row_order
 from tests.moving.cases import LARGER, make_hf
