@@ -27,6 +27,7 @@ from ropeconv.proof.jacobian import (
     replaced,
     without,
 )
+from ropeconv.proof.rotating_types import rotating_types
 from ropeconv.proof.tiny_models import tiny_config, tiny_model, token_ids
 from ropeconv.proof.tiny_towers import KINDS
 from ropeconv.proof.tower_probe import probe_tower
@@ -70,7 +71,7 @@ def _probe(model_type: str, changed: Mapping[str, Any]) -> ProbeReport:
             what=error.what,
             why=f"its table is measured against {family.measured_by.value}'s code instead",
         ) from error
-    inner = getattr(config, "text_config", None)
+    inner = _part_of(config, family.inner if family and family.inner else "text_config")
     if inner is not None:  # whose sizes no tiny config of the whole reaches: gigabytes
         raise Unsupported(
             what=f"`{model_type[:60]}` is a model of several parts",
@@ -113,10 +114,20 @@ def _probe(model_type: str, changed: Mapping[str, Any]) -> ProbeReport:
     return ProbeReport(model_type=model_type, measured=tuple(measured), is_known=family is not None)
 
 
+def _part_of(config: Any, path: str) -> Any:  # noqa: ANN401
+    """The config of the language model inside another; None if there is none."""
+    for key in path.split("."):
+        config = getattr(config, key, None)
+    return config
+
+
 def lacking() -> tuple[str, ...]:
-    """Types of the installed transformers that write text, and that no table knows, nor refuses."""
+    """Types of the installed transformers that write text or rotate, and that nothing here knows.
+
+    Those are types without a table, which are not refused either.
+    """
     from transformers.models.auto import modeling_auto  # noqa: PLC0415 - optional, slow to import
 
     causal = modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
     wrapped = modeling_auto.MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES  # of images or sound and text
-    return tuple(sorted({*causal, *wrapped} - {*FAMILIES, *REFUSED}))
+    return tuple(sorted({*causal, *wrapped, *rotating_types()} - {*FAMILIES, *REFUSED}))

@@ -13,6 +13,7 @@ from ropeconv.knowledge.families.composite import COMPOSITE
 from ropeconv.knowledge.families.towers import TOWERS
 from ropeconv.knowledge.family import Family, Peer
 from ropeconv.proof.family_probe import lacking, probe
+from ropeconv.proof.rotating_types import rotating_types
 from ropeconv.words.errors import Unsupported
 from ropeconv.words.layout import HALF_SPLIT
 from tests.families.cases import LACKING, RUNNABLE, VARIANTS
@@ -122,6 +123,14 @@ def test_types_that_no_table_knows_when_listed_then_none_is_new() -> None:
     """A new release of transformers changes this: each new name is a family to add, or refuse."""
     assert lacking() == LACKING
     assert not set(LACKING) & set(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
+
+
+def test_types_that_rotate_when_sought_then_found_by_their_code() -> None:
+    """By any name that their code has for it; a part is found as its whole."""
+    found = rotating_types()
+
+    assert {"gptj", "roformer", "qwen3", "modernbert-decoder", "wav2vec2-bert", "vjepa2"} <= found
+    assert not {"mimi_encoder", "qwen3_vl_text", "bert", "whisper", "t5", "gpt2"} & found
 
 
 def test_type_when_a_tiny_one_cannot_be_run_then_refused_with_a_way_on() -> None:
