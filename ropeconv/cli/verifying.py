@@ -19,6 +19,7 @@ from ropeconv.story.describing import described_family
 from ropeconv.story.verification import LogitsRequest, check_this_machine, verify
 from ropeconv.thinking.config_map import Said
 from ropeconv.words.errors import ExitCode
+from ropeconv.words.model import Note
 
 if TYPE_CHECKING:
     from ropeconv.kernels.selfcheck import KernelReport
@@ -69,6 +70,7 @@ def verify_and_show(
     speech.forms = timed(speech.forms, watch.seconds)
     speech.machine(verdict)
     _show(speech, verdict)
+    speech.notes(Note(kind="own-code", text=text) for text in verdict.own_code)
     if (mend := repair(verdict)) is not None:
         speech.hint(f"repair: {mend.text}", *(f"  {command}" for command in mend.commands))
     if verdict.exit_code:

@@ -45,7 +45,8 @@ def find_family(name: str, origin: str) -> Family:
     raise Unsupported(
         what=f"`{origin}` is of the model type `{name[:60]}`, which ropeconv has no table for",
         why=f"{len(FAMILIES)} model types are known{alike}; similar names often have other layouts",
-        fix="`ropeconv families` lists them",
+        fix="`ropeconv families` lists them; another one can be described, see"
+        " docs/describing-a-family.md",
     )
 
 

@@ -198,6 +198,7 @@ class Verdict:
     Attributes:
         described: what the user says of the rows, of a model type that no table knows; the verdict
             holds under it.
+        own_code: what is to be said of code that comes with a checkpoint: it was not read.
     """
 
     target: Side
@@ -207,6 +208,7 @@ class Verdict:
     scores: ScoreCheck
     logits: LogitsCheck | None = None  # on request only
     described: tuple[str, ...] = ()
+    own_code: tuple[str, ...] = ()
 
     @property
     def outcome(self) -> Outcome:

@@ -66,6 +66,7 @@ def verdict_json(verdict: Verdict) -> str:
             "scores": verdict.scores,
             "logits": verdict.logits,
             "described": verdict.described,
+            "own_code": verdict.own_code,
         },
     )
 

@@ -218,6 +218,11 @@ def not_looked_at(verdict: Verdict) -> tuple[str, ...]:
             "Whether the user's description of the rows is right: both sides were read by it, and"
             " ropeconv has no table of the model type."
         )
+    if verdict.own_code:
+        said.append(
+            "The code that comes with the checkpoint (`auto_map`): it may rotate otherwise than the"
+            " program that ropeconv's table is measured on."
+        )
     scores = verdict.scores
     looked = {layer.layer for layer in scores.layers}
     left = [layer for layer in range(scores.num_layers) if layer not in looked]

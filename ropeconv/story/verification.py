@@ -27,6 +27,7 @@ from ropeconv.thinking.config_map import Said, state_model
 from ropeconv.thinking.description import said_of
 from ropeconv.thinking.family_model import differing_keys, state_family
 from ropeconv.thinking.inventory import Inventory, take_stock
+from ropeconv.thinking.own_code import KIND
 from ropeconv.words.errors import UsageError
 from ropeconv.words.events import CheckBegun, CheckDone, Listener, nobody
 from ropeconv.words.model import Model
@@ -126,10 +127,15 @@ def verify(
         scores=scores,
         logits=whole,
         described=tuple(note.text for note in said_of(described)) if described else (),
+        own_code=tuple(dict.fromkeys(_said_of_own_code(ours) + _said_of_own_code(theirs))),
     )
     if look and verdict.outcome is Outcome.SAME:
         return replace(verdict, scores=_heard(scores, ours, described))
     return verdict
+
+
+def _said_of_own_code(known: _Known) -> tuple[str, ...]:
+    return tuple(note.text for note in known.inventory.notes if note.kind == KIND)
 
 
 def _heard(scores: ScoreCheck, ours: _Known, described: Family | None) -> ScoreCheck:

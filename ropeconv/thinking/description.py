@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from ropeconv.formats.checkpoint import Checkpoint
 from ropeconv.knowledge.family import Family
 from ropeconv.knowledge.registry import FAMILIES
+from ropeconv.thinking.own_code import own_class
 from ropeconv.thinking.treatment import Treated
 from ropeconv.words.errors import UsageError
 from ropeconv.words.layout import spans
@@ -15,6 +16,9 @@ from ropeconv.words.model import Format, Note
 
 def check_description(described: Family, checkpoint: Checkpoint) -> None:
     """A description is for model types without a table, and for the one that it names.
+
+    A checkpoint that brings code of its own may have rows that the table of its model type does not
+    know: a description may say so.
 
     Raises:
         UsageError: it is for another model type, for Meta's format, or for one that has a table.
@@ -26,10 +30,11 @@ def check_description(described: Family, checkpoint: Checkpoint) -> None:
             f" model type `{name[:60]}` in {checkpoint.format.value} format",
             fix="describe this model type, for files in Hugging Face's format",
         )
-    if name in FAMILIES:
+    if name in FAMILIES and not own_class(checkpoint):
         raise UsageError(
             what=f"the model type `{name}` is described, but ropeconv has a table for it",
-            why="a measured table is not replaced by a description",
+            why="a measured table is replaced by a description only where the checkpoint brings"
+            " code of its own (`auto_map` in config.json)",
             fix="leave the description out",
         )
 

@@ -10,6 +10,7 @@ from ropeconv.formats.fields import Fields
 from ropeconv.formats.rope_fields import StatedRope, read_rope, read_stated
 from ropeconv.knowledge.family import Family, Peer
 from ropeconv.thinking.inventory import Inventory
+from ropeconv.thinking.own_code import own_class
 from ropeconv.thinking.plan import Plan, SmallFile
 from ropeconv.words.errors import Refused, SourceError
 from ropeconv.words.frequencies import Default, RopeSettings
@@ -74,6 +75,11 @@ def for_runtime(plan: Plan, family: Family, layout: RopeLayout) -> Plan:
     text = f"`{family.switch}` is {value} in config.json: transformers rotates by it"
     if layout != family.layout:
         text += f"; {deaf(family)}"
+        if own := own_class(plan.source, family):
+            text += (
+                f"; `{own}`, which this checkpoint brings, may be such code: load it without"
+                " trust_remote_code, or take `auto_map` out of config.json"
+            )
     return replace(plan, small_files=files, notes=(*plan.notes, Note(kind="runtime", text=text)))
 
 

@@ -15,6 +15,7 @@ from ropeconv.knowledge.registry import family_of, find_family
 from ropeconv.thinking.description import check_description, check_spans, said_of
 from ropeconv.thinking.geometry import find_geometry
 from ropeconv.thinking.joining import expected_tensors, group_ranks, join_ranks
+from ropeconv.thinking.own_code import said_of_own_code
 from ropeconv.thinking.treatment import (
     declared_layout,
     left_aside,
@@ -112,7 +113,7 @@ def take_stock(
         layout=_layout(checkpoint, family, trust_stamp=trust_stamp),
         tensors=tensors,
         dropped=tuple(dropped),
-        notes=notes,
+        notes=(*notes, *said_of_own_code(checkpoint, family)),
         embedding_split=split,
     )
 
@@ -159,7 +160,7 @@ def _by_treatment(
         notes=(
             *left_aside(family, towers),
             *(stamped(tower, stamps[tower.part]) for tower in towers if tower.part in stamps),
-            *(said_of(described) if described else ()),
+            *(said_of(described) if described else said_of_own_code(checkpoint, family)),
         ),
         embedding_split="",
         towers=tuple(

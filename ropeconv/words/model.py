@@ -97,5 +97,5 @@ class Model:
 class Note:
     """Something that was inferred, repaired, dropped or left out: nothing is guessed silently."""
 
-    kind: str  # inferred, repaired, dropped, drift, not-copied, kept
+    kind: str  # inferred, repaired, dropped, drift, not-copied, kept, own-code
     text: str
