@@ -175,7 +175,8 @@ def _pattern(template: str, bases: tuple[str, ...]) -> re.Pattern[str]:
     text = text.replace(r"\{layer\}", r"(?P<layer>0|[1-9][0-9]{0,5})")
     text = text.replace(r"\{head\}", r"[0-9]{1,6}")
     text = text.replace(r"\{base\}", f"(?:{'|'.join(re.escape(base) for base in bases)})")
-    text = text.replace(r"\*", r"[A-Za-z0-9_.\-]*")
+    # a star stands for a star, too: transformers 5.23 writes one into the name of ESM's buffer
+    text = text.replace(r"\*", r"[A-Za-z0-9_.*\-]*")
     return re.compile(re.sub(r"\\\{([\w,\\.]+)\\\}", _one_of, text))
 
 

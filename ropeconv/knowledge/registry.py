@@ -8,6 +8,7 @@ from typing import Any
 
 from ropeconv.knowledge.families.composite import COMPOSITE, joined
 from ropeconv.knowledge.families.dense import DENSE
+from ropeconv.knowledge.families.encoders import ENCODERS
 from ropeconv.knowledge.families.fused import FUSED
 from ropeconv.knowledge.families.latent import LATENT
 from ropeconv.knowledge.families.llama import LLAMA, MISTRAL
@@ -20,7 +21,7 @@ from ropeconv.knowledge.family import Family
 from ropeconv.knowledge.formula import evaluate
 from ropeconv.words.errors import BrokenFile, Unsupported
 
-_LANGUAGE = (LLAMA, MISTRAL, *DENSE, *FUSED, *LATENT, *VARIED, *UNUSUAL, *REMOTE)
+_LANGUAGE = (LLAMA, MISTRAL, *DENSE, *FUSED, *LATENT, *VARIED, *UNUSUAL, *ENCODERS, *REMOTE)
 FAMILIES = {family.name: family for family in (*_LANGUAGE, *COMPOSITE, *TOWERS)}
 
 

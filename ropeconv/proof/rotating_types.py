@@ -20,8 +20,8 @@ def rotating_types() -> frozenset[str]:
 
     A part's name begins with that of its whole, in the same folder: `mimi_encoder` of `mimi`.
     """
-    from transformers.models.auto.configuration_auto import (  # noqa: PLC0415 - optional
-        CONFIG_MAPPING_NAMES,
+    from transformers.models.auto.auto_mappings import CONFIG_MAPPING_NAMES  # noqa: PLC0415
+    from transformers.models.auto.configuration_auto import (  # noqa: PLC0415
         model_type_to_module_name,
     )
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from importlib import import_module
 from typing import Any
 
+from ropeconv.proof.tiny_stacks import FURTHER
 from ropeconv.words.errors import Unsupported
 
 SIZES: dict[str, Any] = {
@@ -107,15 +108,25 @@ SPECIAL: dict[str, dict[str, Any]] = {
         "encoder_hash_byte_group_vocab": 13,
         "patching_threshold": 99.0,  # few patches: an empty last one makes NaN in float64
     },
+    "chameleon": {"vq_config": {"base_channels": 32, "latent_channels": 8, "embed_dim": 8,
+                                "channel_multiplier": [1], "num_res_blocks": 1,
+                                "num_embeddings": 16},
+                  "vocabulary_map": {"<image>": 2}, "attention_bias": True},
     "codegen": {"n_embd": 80, "n_head": 8, "rotary_dim": 6, "n_ctx": 64, "n_positions": 64,
                 "head_dim": LEFT_OUT, "hidden_size": LEFT_OUT, "num_attention_heads": LEFT_OUT},
+    "cosmos3_edge_text": _SECTIONS,
     "dbrx": {"attn_config": {"kv_n_heads": 2, "rope_theta": 1e4, "clip_qkv": 8},
              "ffn_config": {"ffn_hidden_size": 22, "moe_num_experts": 4, "moe_top_k": 2},
              "num_key_value_heads": LEFT_OUT, "max_seq_len": 64, "head_dim": LEFT_OUT},
+    "deepseek_ocr2_text": {"mlp_layer_types": ["dense", "sparse"] * 2},
     "deepseek_v2": _LATENT,
     "deepseek_v3": _LATENT,
     "deepseek_v32": _LATENT,
     "ernie4_5_vl_moe_text": {"moe_intermediate_size": [22, 22], **_SECTIONS},
+    "evolla": {"protein_encoder_config": {"hidden_size": 12, "num_hidden_layers": 1,
+                                          "num_attention_heads": 2, "intermediate_size": 8},
+               "aligner_num_add_layers": 2, "resampler_depth": 1, "resampler_dim_head": 4,
+               "resampler_heads": 2, "resampler_num_latents": 3},
     "falcon": {"head_dim": LEFT_OUT, "num_kv_heads": 2, "new_decoder_architecture": True,
                "num_key_value_heads": LEFT_OUT},
     "gemma3n_text": {"num_kv_shared_layers": 0, "intermediate_size": [22] * 4,
@@ -153,6 +164,9 @@ SPECIAL: dict[str, dict[str, Any]] = {
     "mistral_large4_text": {**_LATENT, "no_rope_layers": [1, 0, 1, 1]},
     "mllama_text_model": {"cross_attention_layers": [1], "head_dim": LEFT_OUT},
     "moshi": {"ffn_dim": 22},
+    # its rotary rows are a multiple of four, every second of their pairs for columns
+    "neomme": {"head_dim": 16, "layer_types": ["sliding_attention", "full_attention"] * 2,
+               "embedding_rank": 7, "patch_size": 2, "attention_bias": True},
     "nemotron": _PART,
     "qwen3_5_moe_text": _DELTA,
     "qwen3_5_text": _DELTA,
@@ -174,6 +188,7 @@ SPECIAL: dict[str, dict[str, Any]] = {
     "qwen2_vl_text": _SECTIONS,
     "stablelm": {"qk_layernorm": True, "partial_rotary_factor": 0.6},
     "roformer": {"num_hidden_layers": 2},  # each further one shows less of its attention
+    "unlimited_ocr_text": {"num_key_value_heads": 6},  # its eager attention shares no keys
     "youtu": _LATENT,
     "zamba2": {**_MAMBA, "layers_block_type": ["linear_attention", "hybrid"] * 2,
                "use_mem_rope": True, "use_shared_attention_adapter": True, "adapter_rank": 3,
@@ -219,7 +234,8 @@ def tiny_config(model_type: str, **changed: Any) -> Any:  # noqa: ANN401 - trans
     Raises:
         Unsupported: the installed transformers has no such model type.
     """
-    return made_config(model_type, SIZES, {**SPECIAL.get(model_type, {}), **changed})
+    special = {**SPECIAL, **FURTHER}.get(model_type, {})
+    return made_config(model_type, SIZES, {**special, **changed})
 
 
 def made_config(model_type: str, sizes: Mapping[str, Any], changed: Mapping[str, Any]) -> Any:  # noqa: ANN401
@@ -275,8 +291,15 @@ def _make(config: Any, attention: str, kinds: tuple[Any, ...]) -> Any:  # noqa: 
                 raise
     module = import_module(type(config).__module__.replace("configuration_", "modeling_"))
     kind = next(
-        kind
-        for name, kind in vars(module).items()
-        if name.endswith("TextModel") and getattr(kind, "config_class", None) is type(config)
+        (
+            kind
+            for name, kind in vars(module).items()
+            if name.endswith("Model")
+            and not name.endswith("PreTrainedModel")
+            and getattr(kind, "config_class", None) is type(config)
+        ),
+        None,
     )
+    if kind is None:
+        raise ValueError("no class of its code reads text by that config alone")
     return kind._from_config(config, **choices)  # noqa: SLF001 - what AutoModel calls itself

@@ -5,6 +5,8 @@ Sizes are formulas over config.json; what transformers takes where a key is abse
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from ropeconv.knowledge.family import Family, Rule
 from ropeconv.words.layout import HALF_SPLIT, RopeLayout
 
@@ -71,6 +73,44 @@ def heads(
         Rule(name=at + q + ENDS, rows=query, layers=layers, why=why),
         Rule(name=at + k + ENDS, rows=KEY, layers=layers, why="every key head is rotated"),
     )
+
+
+def stack(at: str, word: str, *, norms: bool = False, part: bool = False) -> tuple[Rule, ...]:
+    """Query and key projections of one of several stacks, whose sizes end in a word of its own.
+
+    Args:
+        at: of its attention.
+        word: which the letters of its sizes end in.
+        norms: whether queries and keys have norms over one head.
+        part: whether a part of each head rotates.
+    """
+    head = f"Rope(r{word}), Keep(D{word} - r{word})" if part else f"Rope(D{word})"
+    layers = f"layer < L{word}"
+    whose = (("q", f"Repeat(H{word}, {head})", "query"), ("k", f"Repeat(K{word}, {head})", "key"))
+    rules = tuple(
+        Rule(
+            name=f"{at}{letter}_proj{ENDS}",
+            rows=rows,
+            layers=layers,
+            why=f"every {kind} head of the stack is rotated",
+        )
+        for letter, rows, kind in whose
+    )
+    if not norms:
+        return rules
+    return rules + tuple(replace(rule, rows=head) for rule in head_norms(at, layers=layers))
+
+
+def stack_sizes(word: str, config: str, **changed: str) -> dict[str, str]:
+    """The sizes of a stack, with the config that has them; some formulas replaced."""
+    found = {
+        f"C{word}": f"{config}.hidden_size",
+        f"H{word}": f"{config}.num_attention_heads",
+        f"K{word}": f"{config}.num_key_value_heads or H{word}",
+        f"D{word}": f"{config}.head_dim or C{word} // H{word}",
+        f"L{word}": f"{config}.num_hidden_layers",
+    }
+    return found | {f"{letter}{word}": formula for letter, formula in changed.items()}
 
 
 def head_norms(
@@ -155,7 +195,10 @@ def indexer(aside: RopeLayout | None, *, tail: bool = False, at: str = AT) -> tu
     )
 
 
-_VALUES = "{v_proj,o_proj,out_proj,dense,dense_bias,wo,Wo,c_proj,attn_sub_norm,gate_proj,g_proj}"
+_VALUES = (
+    "{v_proj,o_proj,out_proj,dense,dense_bias,wo,Wo,c_proj,attn_sub_norm,gate_proj,g_proj,"
+    "to_v,to_out}"
+)
 _LATENTS = "{q_a_proj,q_a_layernorm,kv_a_layernorm,kv_b_proj}"
 _PER_HEAD = (
     "{sinks,softmax_offset,learnable_sink_param,gate_bias,lambda_q1,lambda_q2,lambda_k1,lambda_k2,"

@@ -23,6 +23,8 @@ from ropeconv.knowledge.families.shapes import (
     latent,
     part,
     sizes,
+    stack,
+    stack_sizes,
     stays,
 )
 from ropeconv.knowledge.family import Family, Rule
@@ -44,35 +46,17 @@ _BLT_ENDS = (
 )
 
 
-def _blt_rules() -> tuple[Rule, ...]:
-    return tuple(
-        Rule(
-            name=f"{{base}}{module}.layers.{{layer}}.self_attn.{name}{ENDS}",
-            rows=f"Repeat({heads_of}{stack}, Rope(D{stack}))",
-            layers=f"layer < {stack}_config.num_hidden_layers",
-            why=why,
-        )
-        for module, stack in _BLT_STACKS.items()
-        for name, heads_of, why in (
-            ("q_proj", "H", "every query head of the stack is rotated"),
-            ("k_proj", "K", "every key head of the stack is rotated"),
-        )
-    )
-
-
-def _blt_sizes() -> tuple[tuple[str, str], ...]:
-    found = {
-        "C": "global_config.hidden_size",
-        "H": "Hglobal",
-        "K": "Kglobal",
-        "L": "global_config.num_hidden_layers",
-    }
-    for stack in _BLT_STACKS.values():
-        found[f"H{stack}"] = f"{stack}_config.num_attention_heads"
-        found[f"K{stack}"] = f"{stack}_config.num_key_value_heads or H{stack}"
-        found[f"D{stack}"] = f"{stack}_config.hidden_size // H{stack}"
-    return sizes(**found)
-
+_BLT_SIZES = sizes(
+    C="global_config.hidden_size",
+    H="Hglobal",
+    K="Kglobal",
+    L="Lglobal",
+    **{
+        letter: formula
+        for word in _BLT_STACKS.values()
+        for letter, formula in stack_sizes(word, f"{word}_config").items()
+    },
+)
 
 # JetMoE: each expert of the attention has query rows for every key head
 _JET = LAYER + "{self_attention,self_attn}."
@@ -101,8 +85,12 @@ UNUSUAL = (
         name="blt",
         title="Byte Latent Transformer",
         layout=INTERLEAVED,
-        rules=_blt_rules(),
-        sizes=_blt_sizes(),
+        rules=tuple(
+            rule
+            for module, word in _BLT_STACKS.items()
+            for rule in stack(f"{{base}}{module}.layers.{{layer}}.self_attn.", word)
+        ),
+        sizes=_BLT_SIZES,
         stays=(
             *stays("{base}{local_encoder,local_decoder,global_transformer,patcher}.layers.{layer}."),
             ("{base}{local_encoder,local_decoder}.cross_attn_layers.*",
