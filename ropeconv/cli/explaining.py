@@ -7,7 +7,8 @@ from dataclasses import asdict
 
 from ropeconv.cli.speech import Speech
 from ropeconv.reports.json_report import SCHEMA
-from ropeconv.story.families import explain, list_families, list_refused
+from ropeconv.story.explanation import explain
+from ropeconv.story.families import list_families, list_refused
 from ropeconv.version import __version__
 from ropeconv.words.errors import ExitCode, UsageError
 
@@ -66,6 +67,11 @@ def explain_and_show(speech: Speech, name: str) -> None:
     for tower in found.towers:
         own = f"`{tower.name}`, {tower.layout} rows" if tower.name else f"as `{tower.key}` says"
         speech.result(f"  {tower.part}: {own}")
+    if found.dropped:
+        speech.result()
+        speech.result("left out of the other format:")
+    for line in found.dropped:
+        speech.result(f"  {line.name}: {line.why}")
     if found.sizes:
         speech.result()
         speech.result("sizes, from config.json:")
@@ -74,7 +80,7 @@ def explain_and_show(speech: Speech, name: str) -> None:
     for formula, why in found.needs:
         speech.result(f"refused unless {formula}: {why}")
     speech.result()
-    speech.result(f"{found.runtime}")
+    speech.result(f"{found.runtime}" + (f", usually `{found.language}`" if found.language else ""))
 
 
 def probe_and_show(speech: Speech, model_type: str) -> None:

@@ -1,18 +1,14 @@
-"""Families: what is supported, what is refused and why, and how each tensor is treated."""
+"""Families: what is supported, and what is refused and why."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from difflib import get_close_matches
 
 from ropeconv.knowledge.families.composite import COMPOSITE
 from ropeconv.knowledge.families.refused import REFUSED
 from ropeconv.knowledge.families.towers import BY_TYPE
 from ropeconv.knowledge.family import Family, Peer
 from ropeconv.knowledge.registry import FAMILIES
-from ropeconv.thinking.family_model import deaf, runtimes
-from ropeconv.words.errors import UsageError
-from ropeconv.words.layout import HALF_SPLIT, INTERLEAVED
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,57 +26,6 @@ class FamilyLine:
     other: str
 
 
-@dataclass(frozen=True, kw_only=True)
-class TensorLine:
-    """How the tensors of one name are treated."""
-
-    name: str
-    rows: str  # in notation; empty if all stay
-    why: str
-    layers: str  # a formula over the config; empty for all layers
-
-
-@dataclass(frozen=True, kw_only=True)
-class TowerLine:
-    """A part of a composite model beside its language model.
-
-    Attributes:
-        name: its model type; empty if the config says it.
-        key: of the config, under which its own config lies.
-        layout: of its rows, empty if its model type is not known here.
-    """
-
-    part: str
-    name: str
-    key: str
-    layout: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class Explanation:
-    """Everything that is known of one model type.
-
-    Attributes:
-        refused: why its rows cannot be moved; empty if they can.
-        measured_by: the program against whose code the table is measured; empty where there is no
-            layout of its own.
-        sizes: each letter of the notation with its formula over the config.
-        needs: what must hold of the config, each with the reason to refuse it otherwise.
-    """
-
-    name: str
-    title: str
-    layout: str
-    refused: str
-    measured_by: str
-    moves: tuple[TensorLine, ...]
-    stays: tuple[TensorLine, ...]
-    sizes: tuple[tuple[str, str], ...]
-    needs: tuple[tuple[str, str], ...]
-    runtime: str
-    towers: tuple[TowerLine, ...] = ()
-
-
 def list_families() -> tuple[FamilyLine, ...]:
     """Every supported model type, by name."""
     return tuple(_line(FAMILIES[name]) for name in sorted(FAMILIES))
@@ -89,75 +34,6 @@ def list_families() -> tuple[FamilyLine, ...]:
 def list_refused() -> tuple[tuple[str, str], ...]:
     """Every model type that is known and refused, with the reason."""
     return tuple(sorted(REFUSED.items()))
-
-
-def explain(name: str) -> Explanation:
-    """How a model type's tensors are treated, and why.
-
-    Raises:
-        UsageError: no table knows it.
-    """
-    if name in REFUSED:
-        return Explanation(
-            name=name,
-            title=name,
-            layout="",
-            refused=REFUSED[name],
-            measured_by="",
-            moves=(),
-            stays=(),
-            sizes=(),
-            needs=(),
-            runtime="",
-        )
-    family = FAMILIES.get(name) or BY_TYPE.get(name)
-    if family is None:
-        close = get_close_matches(name, [*FAMILIES, *REFUSED], n=3)
-        raise UsageError(
-            what=f"no table knows the model type `{name[:60]}`",
-            why=f"names like it are {', '.join(close)}" if close else "",
-            fix="`ropeconv families` lists them",
-        )
-    moves = tuple(
-        TensorLine(name=rule.name, rows=rule.rows, why=rule.why, layers=rule.layers)
-        for rule in family.rules
-        if rule.rotates
-    )
-    stays = (
-        *(
-            TensorLine(name=rule.name, rows="", why=rule.why, layers="")
-            for rule in family.rules
-            if not rule.rotates
-        ),
-        *(
-            TensorLine(name=template, rows="", why=why, layers="")
-            for template, why in (*family.stays, *family.dropped)
-        ),
-    )
-    return Explanation(
-        name=name,
-        title=family.title,
-        layout="" if family.inner else family.layout.name,
-        refused="",
-        measured_by="" if family.inner else family.measured_by.value,
-        moves=moves,
-        stays=stays,
-        sizes=(
-            *family.sizes,
-            *((f"{letter} of a layer", formula) for letter, formula in family.layer_sizes),
-        ),
-        needs=family.needs,
-        runtime=_runtime(family),
-        towers=tuple(
-            TowerLine(
-                part=tower.part.value,
-                name=tower.family.name if tower.family else "",
-                key=tower.key,
-                layout=tower.family.layout.name if tower.family else "",
-            )
-            for tower in family.towers
-        ),
-    )
 
 
 def _line(family: Family) -> FamilyLine:
@@ -173,16 +49,6 @@ def _line(family: Family) -> FamilyLine:
     elif family.has_every_shape:
         other = "Meta's format"
     return FamilyLine(name=family.name, title=family.title, layout=family.layout.name, other=other)
-
-
-def _runtime(family: Family) -> str:
-    if family.inner:
-        return f"its language model is the model type in `{family.inner}`"
-    other = HALF_SPLIT if family.layout == INTERLEAVED else INTERLEAVED
-    if family.switch:
-        switch = f"transformers rotates by `{family.switch}` in config.json, which is set"
-        return f"{switch}; {deaf(family)}"
-    return runtimes(family, other)
 
 
 def as_markdown() -> str:

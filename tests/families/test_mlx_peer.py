@@ -17,9 +17,11 @@ from safetensors.numpy import load_file
 
 from ropeconv.knowledge import registry
 from ropeconv.knowledge.family import Peer
+from ropeconv.knowledge.tensors import tensors_of
 from ropeconv.story.relayout import relayout
 from ropeconv.words.layout import HALF_SPLIT, INTERLEAVED, RopeLayout
 from tests.families.mlx_cases import ALONE, BOTH, TEXTS, VARIANTS, config_of, text_of
+from tests.families.tensor_names import REWRITE, templates_of
 
 pytest.importorskip("mlx_lm", reason="mlx-lm has no wheels for this platform")
 from tests.families import mlx_peer
@@ -94,6 +96,8 @@ def test_family_when_moved_then_mlx_computes_the_same(
     tmp_path: Path, name: str, changed: dict[str, Any]
 ) -> None:
     _check_same_model(tmp_path, name, changed)
+    recorded = name in ALONE and not changed
+    assert not recorded or templates_of(tmp_path / "source", name) == tensors_of(name), REWRITE
 
 
 @pytest.mark.parametrize("name", TEXTS)

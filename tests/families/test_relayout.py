@@ -14,6 +14,7 @@ import transformers
 from safetensors.torch import load_file
 
 from ropeconv.knowledge.registry import FAMILIES
+from ropeconv.knowledge.tensors import tensors_of
 from ropeconv.story.relayout import relayout
 from tests.families.cases import (
     RUNNABLE,
@@ -26,6 +27,7 @@ from tests.families.cases import (
     run,
 )
 from tests.families.swap import rotating
+from tests.families.tensor_names import REWRITE, templates_of
 
 pytestmark = pytest.mark.peer
 
@@ -69,6 +71,7 @@ def test_family_when_moved_then_its_model_computes_the_same(
 
     relayout(tmp_path / "moved", tmp_path / "back", family.layout)
     _check_round_trip(tmp_path, name)
+    assert changed or templates_of(tmp_path / "source", name) == tensors_of(name), REWRITE
 
 
 def _run_switched_back(twin: Any, switch: str) -> tuple[Any, Any]:

@@ -19,7 +19,8 @@ from ropeconv.knowledge.families.refused import REFUSED
 from ropeconv.knowledge.family import parse_rows
 from ropeconv.knowledge.formula import evaluate, solve
 from ropeconv.knowledge.registry import FAMILIES, find_family
-from ropeconv.story.families import explain, list_families
+from ropeconv.story.explanation import explain
+from ropeconv.story.families import list_families
 from ropeconv.story.inspection import inspect
 from ropeconv.story.relayout import relayout, relayout_in_place
 from ropeconv.thinking.family_model import switched

@@ -13,12 +13,14 @@ from safetensors.torch import load_file
 
 from ropeconv.knowledge import registry
 from ropeconv.knowledge.families.towers import TOWERS
+from ropeconv.knowledge.tensors import tensors_of
 from ropeconv.proof.family_probe import probe
 from ropeconv.proof.jacobian import recording, register
 from ropeconv.proof.tiny_towers import KINDS, tiny_tower
 from ropeconv.story.relayout import relayout
 from ropeconv.thinking.sizes import Sizes
 from tests.families.cases import difference, load, other_layout
+from tests.families.tensor_names import REWRITE, templates_of
 from tests.families.tower_swap import tower_rotating
 
 pytestmark = pytest.mark.peer
@@ -111,3 +113,4 @@ def test_tower_when_moved_then_scores_are_the_same_in_the_other_layout(
     changed = {key for key in source if not source[key].equal(moved[key])}
     rules = registry.FAMILIES[name].matches
     assert changed == {key for key in source if rules(key)}
+    assert templates_of(tmp_path / "source", name) == tensors_of(name), REWRITE

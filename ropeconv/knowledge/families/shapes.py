@@ -206,8 +206,9 @@ _PER_HEAD = (
 )
 _OUTSIDE = (
     "{mlp,feed_forward,block_sparse_moe,moe,mlp_block,ffn,ffn_block,shared_mlp,mlps,"
-    "conv,linear_attn,mamba,hc_pre,attn_hc,ffn_hc,eh_proj,shared_head}"
+    "hc_pre,attn_hc,ffn_hc,eh_proj,shared_head}"
 )
+_UNSCORED = "{conv,linear_attn,mamba}"
 _NORMS = (
     "{input_layernorm,post_attention_layernorm,pre_feedforward_layernorm,"
     "post_feedforward_layernorm,attention_layernorm,feedforward_layernorm,attention_layer_norm,"
@@ -228,6 +229,7 @@ def stays(layer: str = LAYER, at: str = "self_attn.") -> tuple[tuple[str, str], 
         (layer + at + "{indexer,index}.weights_proj" + ENDS, "weighs heads, which stay"),
         (layer + at + "{bias,masked_bias,rotary_emb.inv_freq}", "a buffer, no weight"),
         (layer + _OUTSIDE + ".*", "outside the attention"),
+        (layer + _UNSCORED + ".*", "mixes tokens without scores, and rotates nothing"),
         (layer + _NORMS + ENDS, "acts on the hidden state, before or after the heads"),
         (layer + "{layer_scalar,input_residual,post_attention_residual}", "outside the attention"),
         (layer + "embed_tokens.weight", "embeddings are not rotated"),
