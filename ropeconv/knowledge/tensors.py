@@ -62,4 +62,4 @@ def together(names: Iterable[str]) -> tuple[str, ...]:
 
 
 def _any_of(words: list[str]) -> str:
-    return words[0] if len(words) == 1 else f"{{{','.join(words)}}}"
+    return words[0] if len(words) == 1 else "{" + ",".join(words) + "}"
