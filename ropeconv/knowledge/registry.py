@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from difflib import get_close_matches
 from typing import Any
 
+from ropeconv.knowledge.families.alone import ALONE
 from ropeconv.knowledge.families.composite import COMPOSITE, joined
 from ropeconv.knowledge.families.dense import DENSE
 from ropeconv.knowledge.families.encoders import ENCODERS
@@ -14,6 +15,7 @@ from ropeconv.knowledge.families.latent import LATENT
 from ropeconv.knowledge.families.llama import LLAMA, MISTRAL
 from ropeconv.knowledge.families.refused import REFUSED
 from ropeconv.knowledge.families.remote import REMOTE
+from ropeconv.knowledge.families.stacks import STACKS
 from ropeconv.knowledge.families.towers import TOWERS
 from ropeconv.knowledge.families.unusual import UNUSUAL
 from ropeconv.knowledge.families.varied import VARIED
@@ -21,7 +23,8 @@ from ropeconv.knowledge.family import Family
 from ropeconv.knowledge.formula import evaluate
 from ropeconv.words.errors import BrokenFile, Unsupported
 
-_LANGUAGE = (LLAMA, MISTRAL, *DENSE, *FUSED, *LATENT, *VARIED, *UNUSUAL, *ENCODERS, *REMOTE)
+_SEVERAL = (*UNUSUAL, *STACKS, *ENCODERS, *ALONE)
+_LANGUAGE = (LLAMA, MISTRAL, *DENSE, *FUSED, *LATENT, *VARIED, *_SEVERAL, *REMOTE)
 FAMILIES = {family.name: family for family in (*_LANGUAGE, *COMPOSITE, *TOWERS)}
 
 

@@ -28,7 +28,7 @@ from ropeconv.proof.jacobian import (
     without,
 )
 from ropeconv.proof.rotating_types import rotating_types
-from ropeconv.proof.tiny_models import tiny_config, tiny_model, token_ids
+from ropeconv.proof.tiny_models import reading, tiny_config, tiny_model
 from ropeconv.proof.tiny_towers import KINDS
 from ropeconv.proof.tower_probe import probe_tower
 from ropeconv.words.errors import RopeconvError, Unsupported
@@ -71,7 +71,7 @@ def _probe(model_type: str, changed: Mapping[str, Any]) -> ProbeReport:
             what=error.what,
             why=f"its table is measured against {family.measured_by.value}'s code instead",
         ) from error
-    inner = _part_of(config, family.inner if family and family.inner else "text_config")
+    inner = part_of(config, family.inner if family and family.inner else "text_config")
     if inner is not None:  # whose sizes no tiny config of the whole reaches: gigabytes
         raise Unsupported(
             what=f"`{model_type[:60]}` is a model of several parts",
@@ -99,7 +99,7 @@ def _probe(model_type: str, changed: Mapping[str, Any]) -> ProbeReport:
             hooks.enter_context(without(module))
         seen = hooks.enter_context(recording(model))
         with torch.no_grad():
-            model(input_ids=token_ids(config, torch.full((batch, 2), 3)), use_cache=False)
+            model(**reading(config, torch.full((batch, 2), 3)), use_cache=False)
     measured = []
     names = config.to_dict()
     for name, _, rows in projections:
@@ -109,12 +109,13 @@ def _probe(model_type: str, changed: Mapping[str, Any]) -> ProbeReport:
         if calls:
             table = expected_partners(family, name + ".weight", names, rows) if family else None
             entries = slice(starts[name], starts[name] + rows)
-            partners = partners_of(tuple(x[entries] for x in calls[0]))
+            # T5Gemma 2's decoder has the encoder's keys behind its own two
+            partners = partners_of(tuple(x[entries, :, :2] for x in calls[0]))
             measured.append(Measured(name=name, partners=partners, expected=table))
     return ProbeReport(model_type=model_type, measured=tuple(measured), is_known=family is not None)
 
 
-def _part_of(config: Any, path: str) -> Any:  # noqa: ANN401
+def part_of(config: Any, path: str) -> Any:  # noqa: ANN401
     """The config of the language model inside another; None if there is none."""
     for key in path.split("."):
         config = getattr(config, key, None)

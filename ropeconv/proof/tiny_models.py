@@ -259,9 +259,20 @@ def made_config(model_type: str, sizes: Mapping[str, Any], changed: Mapping[str,
     return kind(**{key: value for key, value in chosen.items() if value is not LEFT_OUT})
 
 
-def token_ids(config: Any, ids: Any) -> Any:  # noqa: ANN401
-    """The tokens in the form that the model reads."""
-    return ids[..., None] if config.model_type in SEVERAL_CODES else ids
+def reading(config: Any, ids: Any) -> dict[str, Any]:  # noqa: ANN401
+    """What the model is called with, to read those tokens; a decoder reads the same."""
+    if config.model_type in SEVERAL_CODES:
+        return {"input_ids": ids[..., None]}
+    if config.model_type == "csm":  # its second decoder says the codes of each token but the first
+        codes = ids[..., None].expand(*ids.shape, config.num_codebooks)
+        labels = codes.clone()
+        labels[:, 0] = -100
+        return {"input_ids": codes, "labels": labels}
+    if not config.is_encoder_decoder:
+        return {"input_ids": ids}
+    codes = getattr(getattr(config, "decoder_config", None), "num_channels", 0)
+    decoder = ids[..., None].expand(*ids.shape, codes) if codes else ids
+    return {"input_ids": ids, "decoder_input_ids": decoder}
 
 
 def tiny_model(config: Any, attention: str = "eager") -> Any:  # noqa: ANN401

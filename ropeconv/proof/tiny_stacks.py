@@ -12,7 +12,30 @@ _ROPE = {"rope_type": "default", "rope_theta": 1e4}
 _KINDS = ["sliding_attention", "full_attention"]
 _EACH_KIND = dict.fromkeys(_KINDS, _ROPE)
 
+
+def _stack(heads: int, keys: int, layers: int, **more: Any) -> dict[str, Any]:  # noqa: ANN401
+    return {"hidden_size": 60, "num_attention_heads": heads, "num_key_value_heads": keys,
+            "head_dim": 10, "intermediate_size": 22, "num_hidden_layers": layers, "vocab_size": 51,
+            "rope_parameters": _ROPE, **more}  # fmt: skip
+
+
 FURTHER: dict[str, dict[str, Any]] = {
+    "csm": {
+        "depth_decoder_config": _stack(4, 2, 2, backbone_hidden_size=60, num_codebooks=3),
+        "codec_config": {"hidden_size": 8, "num_filters": 2, "upsampling_ratios": [2],
+                         "num_hidden_layers": 1, "num_attention_heads": 2, "head_dim": 4,
+                         "num_key_value_heads": 2, "intermediate_size": 8, "codebook_size": 4,
+                         "codebook_dim": 4, "vector_quantization_hidden_dimension": 4,
+                         "num_quantizers": 2, "upsample_groups": 8},
+        "text_vocab_size": 51, "num_codebooks": 3,
+    },
+    "dia": {
+        "encoder_config": _stack(6, 6, 3),
+        "decoder_config": _stack(4, 2, 2, cross_num_attention_heads=3, cross_head_dim=8,
+                                 cross_num_key_value_heads=3, cross_hidden_size=60,
+                                 num_channels=3, pad_token_id=0, eos_token_id=2, bos_token_id=1),
+        "delay_pattern": [0, 1, 2],
+    },
     "embedding_gemma2_text": {
         "layer_types": _KINDS * 2,
         "per_layer_config": {at: {"head_dim": 12, "num_key_value_heads": 1} for at in (1, 3)},
@@ -22,5 +45,14 @@ FURTHER: dict[str, dict[str, Any]] = {
     },
     "esm": {"position_embedding_type": "rotary"},
     "esmc": {"num_key_value_heads": 6, "attention_bias": True},
+    "higgs_audio_v2": {"rope_parameters": _ROPE, "codebook_size": 8, "num_codebooks": 2},
+    "t5gemma": {"encoder": _stack(6, 2, 3), "decoder": _stack(4, 4, 2), "vocab_size": 51},
+    "t5gemma2": {
+        "encoder": {"text_config": _stack(6, 2, 3, rope_parameters=_EACH_KIND),
+                    "vision_config": {"hidden_size": 8, "intermediate_size": 8, "image_size": 8,
+                                      "num_hidden_layers": 1, "num_attention_heads": 2,
+                                      "patch_size": 4, "vocab_size": 51}},
+        "decoder": _stack(6, 2, 2, rope_parameters=_EACH_KIND),
+    },
     "ultrabert": {"layer_types": _KINDS * 2, "attention_bias": True},
-}
+}  # fmt: skip

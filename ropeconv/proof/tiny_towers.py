@@ -6,17 +6,16 @@ different numbers of heads, two share one. A picture has 4 by 4 patches.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from ropeconv.proof.tiny_alone import ALONE, ALONE_SIZES
+from ropeconv.proof.tiny_inputs import CHANNELS, MELS, PATCH, SIDE, Kind, noise, numbers
 from ropeconv.proof.tiny_models import made_config
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-PATCH, CHANNELS, SIDE, MELS = 2, 3, 4, 5
 SIZES: dict[str, Any] = {
     "hidden_size": 36,
     "embed_dim": 36,
@@ -48,49 +47,29 @@ SPECIAL: dict[str, dict[str, Any]] = {
     "exaone4_5_vision": {"num_heads": 6, "num_attention_heads": 6, "hidden_size": 72},
     "gemma4_vision": {"num_attention_heads": 6},
     "glmasr_encoder": {"num_attention_heads": 6, "hidden_size": 72},
+    "lfm3_vl_vision": {
+        "num_attention_heads": 6,
+        "hidden_size": 72,
+        "num_hidden_layers": 2,
+        "layer_types": ["conv", "full_attention"],
+    },
+    "deepseek_ocr2_encoder": {"num_attention_heads": 6, "hidden_size": 72},
     "llama4_vision_model": {"intermediate_size": 144},  # four patches side by side
 }
 
 
-@dataclass(frozen=True, kw_only=True)
-class Kind:
-    """How towers of one kind are made and called.
-
-    Attributes:
-        model: the name of the class.
-        inputs: what it is called with.
-        places: of two tokens whose positions differ by one on every axis.
-    """
-
-    model: str
-    inputs: Callable[[], dict[str, Tensor]]
-    places: tuple[int, int] = (0, SIDE + 1)
-
-
-def _noise(*shape: int) -> Tensor:
-    import torch  # noqa: PLC0415 - the caller decides to pay for it
-
-    return torch.randn(shape, generator=torch.Generator().manual_seed(5)).double()
-
-
-def _numbers(*rows: list[int]) -> Tensor:
-    import torch  # noqa: PLC0415
-
-    return torch.tensor(rows)
-
-
 def _picture() -> dict[str, Tensor]:
-    return {"pixel_values": _noise(1, CHANNELS, PATCH * SIDE, PATCH * SIDE)}
+    return {"pixel_values": noise(1, CHANNELS, PATCH * SIDE, PATCH * SIDE)}
 
 
 def _larger_picture() -> dict[str, Tensor]:
-    return {"pixel_values": _noise(1, CHANNELS, PATCH * (SIDE + 2), PATCH * (SIDE + 2))}
+    return {"pixel_values": noise(1, CHANNELS, PATCH * (SIDE + 2), PATCH * (SIDE + 2))}
 
 
 def _patches(*shape: int) -> dict[str, Tensor]:
     return {
-        "pixel_values": _noise(SIDE * SIDE, *shape),
-        "grid_thw": _numbers([1, SIDE, SIDE]),
+        "pixel_values": noise(SIDE * SIDE, *shape),
+        "grid_thw": numbers([1, SIDE, SIDE]),
     }
 
 
@@ -107,18 +86,26 @@ def _hidden() -> dict[str, Tensor]:
 def _with_places() -> dict[str, Tensor]:
     places = [[x, y] for y in range(SIDE) for x in range(SIDE)]
     return {
-        "pixel_values": _noise(1, SIDE * SIDE, CHANNELS * PATCH * PATCH),
-        "pixel_position_ids": _numbers(*places)[None],
+        "pixel_values": noise(1, SIDE * SIDE, CHANNELS * PATCH * PATCH),
+        "pixel_position_ids": numbers(*places)[None],
     }
 
 
 def _sound() -> dict[str, Tensor]:
-    return {"input_features": _noise(1, MELS, 12)}
+    return {"input_features": noise(1, MELS, 12)}
+
+
+def _embedded() -> dict[str, Any]:
+    return {"inputs_embeds": noise(1, SIDE, 72), "num_patches": 2}
 
 
 _MERGED = (0, 3)  # patches that will be merged lie together, two by two
 KINDS = {
+    **ALONE,
     "cohere_compass_vision": Kind(model="CohereCompassVisionModel", inputs=_hidden, places=_MERGED),
+    "deepseek_ocr2_encoder": Kind(
+        model="DeepseekOcr2VisionEncoder", inputs=_embedded, places=(0, 1)
+    ),
     # its positions go from -1 to 1: a step of a picture of 6 by 6 patches turns by less than pi
     "dinov3_vit": Kind(model="DINOv3ViTModel", inputs=_larger_picture, places=(1, SIDE + 4)),
     "ernie4_5_vl_moe_vision": Kind(
@@ -130,6 +117,9 @@ KINDS = {
     "glm4v_vision": Kind(model="Glm4vVisionModel", inputs=_hidden, places=_MERGED),
     "glm_ocr_vision": Kind(model="GlmOcrVisionModel", inputs=_hidden, places=_MERGED),
     "glmasr_encoder": Kind(model="GlmAsrEncoder", inputs=_sound, places=(0, 1)),
+    "lfm3_vl_vision": Kind(
+        model="Lfm3VlVisionModel", inputs=lambda: _patches(CHANNELS * PATCH * PATCH), places=_MERGED
+    ),
     "llama4_vision_model": Kind(model="Llama4VisionModel", inputs=_picture),
     "mlcd_vision_model": Kind(model="MLCDVisionModel", inputs=_picture, places=(1, SIDE + 2)),
     "paddleocr_vl_vision": Kind(
@@ -156,7 +146,7 @@ KINDS = {
     "qwen4_exp_vision": Kind(model="Qwen4ExpVisionModel", inputs=_hidden, places=_MERGED),
     "video_llama_3_vision": Kind(
         model="VideoLlama3VisionModel",
-        inputs=lambda: {**_patches(CHANNELS * PATCH * PATCH), "merge_sizes": _numbers([2])[0]},
+        inputs=lambda: {**_patches(CHANNELS * PATCH * PATCH), "merge_sizes": numbers([2])[0]},
         places=_MERGED,
     ),
     "voxtral_realtime_encoder": Kind(model="VoxtralRealtimeEncoder", inputs=_sound, places=(0, 1)),
@@ -171,7 +161,8 @@ def tiny_tower(model_type: str, attention: str) -> Any:  # noqa: ANN401 - transf
     """
     import torch  # noqa: PLC0415
 
-    config = made_config(model_type, SIZES, SPECIAL.get(model_type, {}))
+    special = {**SPECIAL, **ALONE_SIZES}.get(model_type, {})
+    config = made_config(model_type, SIZES, special)
     module = import_module(type(config).__module__.replace("configuration_", "modeling_"))
     kind = getattr(module, KINDS[model_type].model)
     torch.manual_seed(0)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ropeconv.knowledge.registry import FAMILIES
 from ropeconv.proof.jacobian import recording, register
-from ropeconv.proof.tiny_models import tiny_config, tiny_model, token_ids
+from ropeconv.proof.tiny_models import reading, tiny_config, tiny_model
 from ropeconv.words.layout import HALF_SPLIT, INTERLEAVED, RopeLayout
 
 RUNNABLE = (
@@ -32,12 +32,14 @@ RUNNABLE = (
     "cohere2_moe",
     "cohere_compass_text",
     "cosmos3_edge_text",
+    "csm",
     "cwm",
     "dbrx",
     "deepseek_ocr2_text",
     "deepseek_v2",
     "deepseek_v3",
     "deepseek_v32",
+    "dia",
     "diffllama",
     "doge",
     "dots1",
@@ -85,6 +87,7 @@ RUNNABLE = (
     "granitemoeshared",
     "gte",
     "helium",
+    "higgs_audio_v2",
     "hrm_text",
     "hunyuan_v1_dense",
     "hunyuan_v1_moe",
@@ -162,6 +165,8 @@ RUNNABLE = (
     "stablelm",
     "starcoder2",
     "step3p5",
+    "t5gemma",
+    "t5gemma2",
     "ultrabert",
     "unlimited_ocr_text",
     "vaultgemma",
@@ -185,17 +190,15 @@ VARIANTS: tuple[tuple[str, dict[str, Any]], ...] = (
 UNSEEN: tuple[tuple[str, dict[str, Any]], ...] = (("roformer", {"rotary_value": True}),)
 # types of the pinned transformers that write text or rotate, and that no table knows yet
 LACKING = (
-    "EvollaModel", "blip", "blip-2", "csm", "dia", "edgetam_video", "efficientloftr",
-    "embedding_gemma2", "eomt_dinov3", "esmfold2", "florence2", "fun_asr_nano", "glm5_next",
-    "glm_image", "gradium_phonon_tts", "higgs_audio_v2", "idefics", "inkling_mm_model",
-    "kosmos-2", "kosmos-2.5", "lasr_ctc", "lasr_encoder", "lightglue", "mimi", "mlcd",
-    "moonshine", "moonshine_streaming", "muse_glimmer_assistant", "musicflamingo",
-    "nemo_speechlm", "nemotron3_5_transcribe_asr_audio", "nemotron3_5_transcribe_audio",
-    "nemotron3_5_transcribe_word_timestamp", "nemotron3_diarization", "nemotron_h_omni",
-    "neucodec", "parakeet_ctc", "parakeet_encoder", "parakeet_rnnt", "parakeet_tdt", "pe_audio",
-    "pe_audio_video", "pe_video", "pi0", "pix2struct", "pocket_tts",
-    "pocket_tts_audio_tokenizer", "pp_formulanet", "sam2_video", "sam3", "sam3_tracker_video",
-    "sapiens2", "t5_gemma_module", "t5gemma", "t5gemma2", "timesfm2_5", "udop", "vibevoice_asr",
+    "EvollaModel", "blip", "blip-2", "edgetam_video", "efficientloftr", "embedding_gemma2",
+    "eomt_dinov3", "esmfold2", "florence2", "fun_asr_nano", "glm5_next", "glm_image",
+    "gradium_phonon_tts", "idefics", "inkling_mm_model", "kosmos-2", "kosmos-2.5", "lightglue",
+    "mlcd", "musicflamingo", "nemo_speechlm", "nemotron3_5_transcribe_asr_audio",
+    "nemotron3_5_transcribe_audio", "nemotron3_5_transcribe_word_timestamp",
+    "nemotron3_diarization", "nemotron_h_omni", "neucodec", "parakeet_ctc", "parakeet_encoder",
+    "parakeet_rnnt", "parakeet_tdt", "pe_audio", "pe_audio_video", "pe_video", "pix2struct",
+    "pocket_tts", "pocket_tts_audio_tokenizer", "pp_formulanet", "sam2_video", "sam3",
+    "sam3_tracker_video", "sapiens2", "t5_gemma_module", "udop", "vibevoice_asr",
     "vision-encoder-decoder", "voxtral_realtime", "xcodec2",
 )  # fmt: skip
 TOKENS = torch.tensor([[3, 7, 4, 9, 5, 8, 6, 11]])
@@ -231,13 +234,13 @@ def load(kind: Any, folder: Path, attention: str) -> Any:
 def run(model: Any) -> tuple[Tensor, list[Tensor]]:
     """Logits, and the scores before the softmax of each attention, by the order of layers."""
     with torch.no_grad(), recording(model) as seen:
-        logits = model(input_ids=token_ids(model.config, TOKENS), use_cache=False)[0]
+        found = model(**reading(model.config, TOKENS), use_cache=False)
     scores = []
     for name in sorted(seen):
         for query, key in seen[name]:
             groups = query.shape[1] // key.shape[1]
             scores.append(query @ key.repeat_interleave(groups, dim=1).transpose(-1, -2))
-    return logits, scores
+    return found["logits" if "logits" in found else "last_hidden_state"], scores
 
 
 def difference(one: Tensor, other: Tensor) -> float:

@@ -49,7 +49,7 @@ def _rotated(donor: Any, given: tuple[Any, ...], choices: dict[str, Any]) -> Any
     """The donor's result for whatever form the model's own function is called in."""
     axis = choices.get("unsqueeze_dim", 1)
     if "cos" in choices:  # Qwen 4's indexer: x alone
-        cos, sin = (_in_halves(choices[name]) for name in ("cos", "sin"))
+        cos, sin = (in_halves(choices[name]) for name in ("cos", "sin"))
         return donor(given[0], given[0], cos, sin, unsqueeze_dim=axis)[0]
     if len(given) == 3 and given[2].is_complex():  # q, k, turns: Llama 4 and DeepSeek V2
         q, k, turns = given
@@ -64,7 +64,7 @@ def _rotated(donor: Any, given: tuple[Any, ...], choices: dict[str, Any]) -> Any
         x, cos, sin = given
         return donor(x, x, cos, sin, unsqueeze_dim=axis)[0]
     q, k, cos, sin = given[:4]
-    return donor(q, k, _in_halves(cos), _in_halves(sin), unsqueeze_dim=axis)
+    return donor(q, k, in_halves(cos), in_halves(sin), unsqueeze_dim=axis)
 
 
 def _call(own: Any, donor: Any, *given: Any, **choices: Any) -> Any:
@@ -82,7 +82,7 @@ def _doubled(table: Any) -> Any:
     return torch.cat([table, table], dim=-1)
 
 
-def _in_halves(table: Any) -> Any:
+def in_halves(table: Any) -> Any:
     """Angles as the donors take them: each once in the first half, and again in the second."""
     neighbours = table[..., 0::2]
     if table.shape[-1] % 2:

@@ -10,10 +10,10 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 
 from ropeconv.knowledge import registry
 from ropeconv.knowledge.families.composite import COMPOSITE
-from ropeconv.knowledge.families.towers import TOWERS
 from ropeconv.knowledge.family import Family, Peer
 from ropeconv.proof.family_probe import lacking, probe
 from ropeconv.proof.rotating_types import rotating_types
+from ropeconv.proof.tiny_towers import KINDS
 from ropeconv.words.errors import Unsupported
 from ropeconv.words.layout import HALF_SPLIT
 from tests.families.cases import LACKING, RUNNABLE, VARIANTS
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.peer
 
 
 def test_list_of_families_when_one_is_in_the_table_then_it_is_tested() -> None:
-    others = {family.name for family in (*COMPOSITE, *TOWERS)}
+    others = {*KINDS, *(family.name for family in COMPOSITE)}
     here = {
         name
         for name, family in registry.FAMILIES.items()

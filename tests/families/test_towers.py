@@ -12,6 +12,7 @@ import transformers
 from safetensors.torch import load_file
 
 from ropeconv.knowledge import registry
+from ropeconv.knowledge.families.alone import ALONE
 from ropeconv.knowledge.families.towers import TOWERS
 from ropeconv.knowledge.tensors import tensors_of
 from ropeconv.proof.family_probe import probe
@@ -28,10 +29,11 @@ transformers.logging.disable_progress_bar()
 transformers.logging.set_verbosity_error()
 
 NAMES = tuple(sorted(KINDS))
+OF_TOWERS = tuple(sorted(family.name for family in TOWERS))
 
 
-def test_list_of_towers_when_one_has_a_table_then_it_is_measured() -> None:
-    assert {family.name for family in TOWERS} == set(KINDS)
+def test_list_of_models_without_text_when_one_has_a_table_then_it_is_measured() -> None:
+    assert {family.name for family in (*TOWERS, *ALONE)} == set(KINDS)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -43,7 +45,7 @@ def test_tower_when_measured_then_table_is_right(name: str) -> None:
     assert report.agrees
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", OF_TOWERS)
 def test_tower_when_config_is_bare_then_sizes_are_those_that_transformers_takes(name: str) -> None:
     """Configs of whole models leave out what equals the default: Pixtral's has no head count."""
     plain = transformers.CONFIG_MAPPING[name]().to_dict()

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from ropeconv.words.layout import RopeLayout
-from tests.families.swap import DONORS
+from tests.families.swap import DONORS, in_halves
 
 FUNCTIONS = (
     "apply_rotary_pos_emb",
@@ -62,5 +62,9 @@ def _rotated(donor: Any, given: tuple[Any, ...], choices: dict[str, Any], blocks
         still_q, still_k = q[..., :extra, :], k[..., :extra, :]
         q, k = donor(q[..., extra:, :], k[..., extra:, :], cos, sin, unsqueeze_dim=1)
         return torch.cat([still_q, q], -2), torch.cat([still_k, k], -2)
+    cos, sin = in_halves(cos), in_halves(sin)
+    if q.shape[2] < k.shape[2] == cos.shape[-2]:  # Muse's assistant: queries are the last tokens
+        last = (t[..., -q.shape[2] :, :] for t in (cos, sin))
+        return donor(q, q, *last)[0], donor(k, k, cos, sin)[1]
     axis = 1 if q.shape[2] == cos.shape[-2] else 2
     return donor(q, k, cos, sin, unsqueeze_dim=axis)

@@ -1,0 +1,105 @@
+"""Tiny models that hear, look or foretell by themselves, and what each is given.
+
+Sizes are those of tiny towers, but for what stands here.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ropeconv.proof.tiny_inputs import MELS, Kind, noise, numbers
+
+_ROPE = {"rope_type": "default", "rope_theta": 1e4}
+_TEXT = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1,
+         "num_attention_heads": 2, "vocab_size": 11, "pad_token_id": 0}  # fmt: skip
+_NEXT = (0, 1)  # tokens in a row
+_CODEC = {
+    "num_filters": 2, "upsampling_ratios": [2], "codebook_size": 4, "codebook_dim": 4,
+    "vector_quantization_hidden_dimension": 4, "num_quantizers": 2, "upsample_groups": 36,
+    "num_key_value_heads": 3, "attention_bias": False,
+}  # fmt: skip
+_PE_AUDIO = {
+    "audio_config": {
+        "hidden_size": 36, "num_attention_heads": 6, "num_key_value_heads": 2, "head_dim": 12,
+        "num_hidden_layers": 1, "intermediate_size": 20,
+        "dac_config": {"encoder_hidden_size": 2, "hidden_size": 4, "codebook_dim": 2,
+                       "downsampling_ratios": [2], "hop_length": 2},
+    },
+    "text_config": {**_TEXT, "model_type": "modernbert"},
+}  # fmt: skip
+
+ALONE_SIZES: dict[str, dict[str, Any]] = {
+    "lasr_ctc": {
+        "encoder_config": {
+            "hidden_size": 36, "num_attention_heads": 6, "num_key_value_heads": 2, "head_dim": 6,
+            "num_hidden_layers": 2, "intermediate_size": 20, "num_mel_bins": MELS,
+            "subsampling_conv_channels": 4,
+        },
+        "vocab_size": 11, "pad_token_id": 0,
+    },
+    "lasr_encoder": {"num_attention_heads": 6, "num_key_value_heads": 2,
+                     "subsampling_conv_channels": 4},
+    "mimi": _CODEC,
+    "moonshine": {
+        "encoder_num_attention_heads": 3, "decoder_num_attention_heads": 3,
+        "encoder_num_key_value_heads": 3, "decoder_num_key_value_heads": 3,
+        "encoder_num_hidden_layers": 2, "decoder_num_hidden_layers": 1, "vocab_size": 11,
+        "pad_token_id": 0,
+    },
+    "moonshine_streaming": {
+        "num_attention_heads": 3, "num_key_value_heads": 3, "vocab_size": 11,
+        "encoder_config": {"hidden_size": 36, "num_attention_heads": 3, "num_key_value_heads": 3,
+                           "head_dim": 12, "num_hidden_layers": 1, "intermediate_size": 20,
+                           "sliding_windows": [[4, 1]]},
+    },
+    "muse_glimmer_assistant": {"num_attention_heads": 6, "num_key_value_heads": 2,
+                               "layer_types": ["full_attention"], "attention_bias": False},
+    "pe_audio": _PE_AUDIO,
+    "timesfm2_5": {"patch_length": 4, "context_length": 16, "horizon_length": 4,
+                   "num_key_value_heads": 3},
+}  # fmt: skip
+
+
+def _wave(frames: int) -> Any:  # noqa: ANN401
+    return {"input_values": noise(1, frames)}
+
+
+def _spoken(frames: int) -> dict[str, Any]:
+    return {**_wave(frames), "decoder_input_ids": numbers([3, 7, 4, 9])}
+
+
+ALONE = {
+    "lasr_ctc": Kind(
+        model="LasrForCTC", inputs=lambda: {"input_features": noise(1, 40, MELS)}, places=_NEXT
+    ),
+    "lasr_encoder": Kind(
+        model="LasrEncoder", inputs=lambda: {"input_features": noise(1, 40, MELS)}, places=_NEXT
+    ),
+    "mimi": Kind(model="MimiModel", inputs=lambda: {"input_values": noise(1, 1, 64)}, places=_NEXT),
+    "moonshine": Kind(
+        model="MoonshineForConditionalGeneration", inputs=lambda: _spoken(4000), places=_NEXT
+    ),
+    "moonshine_streaming": Kind(
+        model="MoonshineStreamingForConditionalGeneration",
+        inputs=lambda: _spoken(80 * 16),
+        places=_NEXT,
+    ),
+    "muse_glimmer_assistant": Kind(
+        model="MuseGlimmerAssistantModel",
+        inputs=lambda: {
+            "noise_embeds": noise(1, 4, 36),
+            "context_hidden_states": noise(1, 3, 36 * 5),
+        },
+        places=_NEXT,
+    ),
+    "pe_audio": Kind(
+        model="PeAudioModel",
+        inputs=lambda: {"input_ids": numbers([3, 7, 4]), "input_values": noise(1, 1, 16)},
+        places=_NEXT,
+    ),
+    "timesfm2_5": Kind(
+        model="TimesFm2_5ModelForPrediction",
+        inputs=lambda: {"past_values": [noise(16)]},
+        places=_NEXT,
+    ),
+}
