@@ -81,6 +81,8 @@ def explain_and_show(speech: Speech, name: str) -> None:
         speech.result(f"refused unless {formula}: {why}")
     speech.result()
     speech.result(f"{found.runtime}" + (f", usually `{found.language}`" if found.language else ""))
+    for program in found.programs:
+        speech.result(program)
 
 
 def probe_and_show(speech: Speech, model_type: str) -> None:

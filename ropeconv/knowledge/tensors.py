@@ -1,9 +1,9 @@
 """The tensors of each family, as the program that its table is measured on writes them.
 
-`tensors.json` has them by model type: templates with `{layer}` for a layer's number, `{n}` for a
-further one (of an expert, for example), and words in braces, each of which there is. Of towers and
-what lies between them and a language model, a star stands for the rest of the name. The tests make
-every model and hold its names against the file.
+`tensors.json` has them by model type: templates with `{layer}` for a layer's number, an n in braces
+for a further one (of an expert, for example), and words in braces, each of which there is. Of
+towers and what lies between them and a language model, a star stands for the rest of the name. The
+tests make every model and hold its names against the file.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def _read() -> dict[str, list[str]]:
 
 
 def one_by_one(template: str) -> Iterator[str]:
-    """Every name of a template, `{layer}` and `{n}` as they are.
+    """Every name of a template; what stands for numbers stays as it is.
 
     >>> list(one_by_one("layers.{layer}.{q_proj,k_proj}.weight"))
     ['layers.{layer}.q_proj.weight', 'layers.{layer}.k_proj.weight']

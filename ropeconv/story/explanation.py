@@ -9,12 +9,13 @@ from difflib import get_close_matches
 from ropeconv.knowledge.families.refused import REFUSED
 from ropeconv.knowledge.families.towers import BY_TYPE
 from ropeconv.knowledge.family import Family
+from ropeconv.knowledge.programs import programs
 from ropeconv.knowledge.registry import FAMILIES
 from ropeconv.knowledge.tensors import one_by_one, tensors_of, together
 from ropeconv.thinking.family_model import deaf, runtimes
 from ropeconv.thinking.sizes import words_of
 from ropeconv.words.errors import UsageError
-from ropeconv.words.layout import HALF_SPLIT, INTERLEAVED
+from ropeconv.words.layout import HALF_SPLIT, INTERLEAVED, RopeLayout
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +56,7 @@ class Explanation:
         dropped: those of a conversion between formats; within one they stay.
         sizes: each letter of the notation with its formula over the config.
         needs: what must hold of the config, each with the reason to refuse it otherwise.
+        runtime: which code can run rows in the other layout; so do `programs`, one by one.
         language: the model type of a composite model's text where its config does not say it.
     """
 
@@ -68,6 +70,7 @@ class Explanation:
     sizes: tuple[tuple[str, str], ...]
     needs: tuple[tuple[str, str], ...]
     runtime: str
+    programs: tuple[str, ...] = ()
     dropped: tuple[TensorLine, ...] = ()
     towers: tuple[TowerLine, ...] = ()
     language: str = ""
@@ -122,6 +125,7 @@ def explain(name: str) -> Explanation:
         sizes=_sizes_used(family),
         needs=family.needs,
         runtime=_runtime(family),
+        programs=() if family.inner else programs(family, _other(family)),
         towers=tuple(
             TowerLine(
                 part=tower.part.value,
@@ -198,8 +202,11 @@ def _closure(texts: list[str], *tables: Mapping[str, str]) -> set[str]:
 def _runtime(family: Family) -> str:
     if family.inner:
         return f"its language model is the model type in `{family.inner}`"
-    other = HALF_SPLIT if family.layout == INTERLEAVED else INTERLEAVED
     if family.switch:
         switch = f"transformers rotates by `{family.switch}` in config.json, which is set"
         return f"{switch}; {deaf(family)}"
-    return runtimes(family, other)
+    return runtimes(family, _other(family))
+
+
+def _other(family: Family) -> RopeLayout:
+    return HALF_SPLIT if family.layout == INTERLEAVED else INTERLEAVED

@@ -137,7 +137,9 @@ Where a runtime has no switch, moving rows makes files for another runtime, and 
 with its checkpoint, rotate interleaved pairs whatever it says.
 mlx-lm has a switch of its own for two dozen families, Llama, Qwen 2, Gemma 2 and InternLM 2 among
 them: `"rope_traditional"` in config.json, true for interleaved rows. ropeconv does not write it,
-since no other runtime reads it.
+since no other runtime reads it. llama.cpp's converter takes the rows that a family is published
+with, and reorders them itself where llama.cpp rotates the other layout (NORM, Llama and Mistral for
+example). `ropeconv families NAME` and a conversion's notes say so of each.
 The indexers of DeepSeek V3.2 and A.X K2 have a layout of their own, which stays, and so has the
 linear attention of Ling 2.5.
 

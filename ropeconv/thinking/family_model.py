@@ -9,12 +9,13 @@ from ropeconv.formats.checkpoint import parse_object
 from ropeconv.formats.fields import Fields
 from ropeconv.formats.rope_fields import StatedRope, read_rope, read_stated
 from ropeconv.knowledge.family import Family, Peer
+from ropeconv.knowledge.programs import programs
 from ropeconv.thinking.inventory import Inventory
 from ropeconv.thinking.own_code import own_class
 from ropeconv.thinking.plan import Plan, SmallFile
 from ropeconv.words.errors import Refused, SourceError
 from ropeconv.words.frequencies import Default, RopeSettings
-from ropeconv.words.layout import HALF_SPLIT, INTERLEAVED, RopeLayout
+from ropeconv.words.layout import INTERLEAVED, RopeLayout
 from ropeconv.words.model import Format, Model, Note, TokenIds
 from ropeconv.words.parts import Part
 
@@ -61,10 +62,11 @@ def for_runtime(plan: Plan, family: Family, layout: RopeLayout) -> Plan:
     """The plan with the config's switch set, and notes on who can run these rows."""
     tables = [tower.family for tower in family.towers if tower.part in plan.parts and tower.family]
     moved = [family] if Part.TEXT in plan.parts and not family.switch else []
-    notes = tuple(Note(kind="runtime", text=runtimes(one, layout)) for one in (*moved, *tables))
-    plan = replace(plan, notes=(*plan.notes, *notes))
+    texts = [runtimes(one, layout) for one in (*moved, *tables)]
+    further = programs(family, layout) if Part.TEXT in plan.parts else ()
+    notes = [*plan.notes, *(Note(kind="runtime", text=text) for text in (*texts, *further))]
     if not family.switch or Part.TEXT not in plan.parts:
-        return plan
+        return replace(plan, notes=tuple(notes))
     value = "true" if layout == INTERLEAVED else "false"
     files = tuple(
         SmallFile(name=file.name, text=switched(file.text, family.switch, value, family.inner))
@@ -80,7 +82,8 @@ def for_runtime(plan: Plan, family: Family, layout: RopeLayout) -> Plan:
                 f"; `{own}`, which this checkpoint brings, may be such code: load it without"
                 " trust_remote_code, or take `auto_map` out of config.json"
             )
-    return replace(plan, small_files=files, notes=(*plan.notes, Note(kind="runtime", text=text)))
+    notes.append(Note(kind="runtime", text=text))
+    return replace(plan, small_files=files, notes=tuple(notes))
 
 
 def deaf(family: Family) -> str:
@@ -92,20 +95,14 @@ def deaf(family: Family) -> str:
 
 
 def runtimes(family: Family, layout: RopeLayout) -> str:
-    """Which runtimes rotate this family in that layout."""
+    """Whether the code that a family is measured on, or comes with, rotates it in that layout."""
     in_transformers = family.measured_by is Peer.TRANSFORMERS
     code = "transformers" if in_transformers else "the code that comes with it"
     if layout == family.layout:
-        return f"{code} and vLLM rotate {family.title} {layout}"
-    others = (
-        "half-split pairs, such as ggml's NEOX mode or kernels that support one layout"
-        if layout == HALF_SPLIT
-        else "interleaved pairs, such as ggml's NORM mode, MLX with traditional=True or code in"
-        " Meta's style"
-    )
+        return f"{code} rotates {layout} pairs of {family.title}"
     return (
         f"{code} cannot run these rows: it rotates {family.layout} pairs of {family.title} and has"
-        f" no switch; they are for runtimes that rotate {others}"
+        f" no switch; they are for code that rotates {layout} pairs"
     )
 
 

@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 
 from ropeconv.cli.app import app
 from ropeconv.knowledge.families.composite import COMPOSITE
+from ropeconv.knowledge.programs import HEARD_IN_MLX, LLAMA_CPP, SWITCHED_IN_MLX, programs
 from ropeconv.knowledge.registry import FAMILIES
 from ropeconv.knowledge.tensors import one_by_one, tensors_of, together
 from ropeconv.proof.tiny_towers import KINDS
@@ -86,6 +87,40 @@ def test_names_when_they_begin_in_one_of_several_ways_then_as_the_family_has_the
 def test_sizes_when_rows_do_not_need_them_then_left_out() -> None:
     assert [letter for letter, _ in explain("deepseek_v3").sizes] == ["H", "r", "N", "R"]
     assert [letter for letter, _ in explain("glm4").sizes] == ["C", "H", "K", "D", "r"]
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("llama", ('mlx-lm rotates these rows where config.json has "rope_traditional": true',
+                   "(NORM), and its converter takes half-split files and reorders rows itself")),
+        ("glm4", ('where config.json has "rope_traditional": false',
+                  "(NORM), and its converter takes interleaved files and keeps their order")),
+        ("qwen3", ("half-split pairs of Qwen 3 (NEOX), and its converter takes half-split files",)),
+        ("mistral4", ("it reads `rope_interleave`, too", "takes interleaved files and keeps")),
+        ("gptj", ()),
+    ],
+)  # fmt: skip
+def test_programs_when_known_then_said_how_they_use_moved_rows(
+    name: str, words: tuple[str, ...]
+) -> None:
+    found = explain(name).programs
+    said = CliRunner().invoke(app, ["families", name]).stdout
+
+    assert len(found) == len(words)
+    assert all(word in one for word, one in zip(words, found, strict=True))
+    assert all(one in said for one in found)
+
+
+def test_programs_when_listed_then_of_families_that_there_are() -> None:
+    """llama.cpp's NEOX architectures are half-split in both; NORM ones may be either in files."""
+    listed = {**LLAMA_CPP, **dict.fromkeys((*SWITCHED_IN_MLX, *HEARD_IN_MLX))}
+
+    assert not set(listed) - set(FAMILIES)
+    for name, (layout, mode) in LLAMA_CPP.items():
+        family = FAMILIES[name]
+        assert mode == "NORM" or family.inner or family.layout == layout, name
+        assert programs(family, family.layout) == ()
 
 
 def test_tensors_when_left_out_of_another_format_then_not_said_to_stay() -> None:

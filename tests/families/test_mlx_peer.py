@@ -17,6 +17,7 @@ from safetensors.numpy import load_file
 
 from ropeconv.knowledge import registry
 from ropeconv.knowledge.family import Peer
+from ropeconv.knowledge.programs import HEARD_IN_MLX, SWITCHED_IN_MLX
 from ropeconv.knowledge.tensors import tensors_of
 from ropeconv.story.relayout import relayout
 from ropeconv.words.layout import HALF_SPLIT, INTERLEAVED, RopeLayout
@@ -106,29 +107,31 @@ def test_text_of_a_wrapper_when_moved_then_mlx_computes_the_same(tmp_path: Path,
     _check_same_model(tmp_path, name)
 
 
-@pytest.mark.parametrize("name", ["exaone", "gemma2", "internlm2", "llama", "qwen2"])
+@pytest.mark.parametrize("name", sorted({*ALONE, *BOTH} - {*HEARD_IN_MLX}))
 def test_switch_of_mlx_when_set_in_the_config_then_moved_rows_run(
     tmp_path: Path, name: str
 ) -> None:
-    """What a user of mlx-lm writes into config.json, where its code has the switch."""
+    """What a user of mlx-lm writes into config.json, where its code has the switch: just those."""
+    other = _other(registry.FAMILIES[name].layout)
     mlx_peer.write_model(config_of(name), tmp_path / "source")
-    relayout(tmp_path / "source", tmp_path / "moved", INTERLEAVED)
+    relayout(tmp_path / "source", tmp_path / "moved", other)
     expected, _ = mlx_peer.run(tmp_path / "source")
-    actual, _ = mlx_peer.run(tmp_path / "moved", rope_traditional=True)
+    actual, _ = mlx_peer.run(tmp_path / "moved", rope_traditional=other == INTERLEAVED)
 
-    assert _difference(expected, actual) <= TOLERANCE
+    assert (_difference(expected, actual) <= TOLERANCE) == (name in SWITCHED_IN_MLX)
 
 
+@pytest.mark.parametrize("name", sorted(name for name in BOTH if registry.FAMILIES[name].switch))
 def test_switch_of_transformers_when_mlx_reads_it_then_moved_files_run_as_they_are(
-    tmp_path: Path,
+    tmp_path: Path, name: str
 ) -> None:
     """Mistral 4: the converted folder states its rows, and mlx-lm rotates by that."""
-    mlx_peer.write_model(config_of("mistral4"), tmp_path / "source")
+    mlx_peer.write_model(config_of(name), tmp_path / "source")
     relayout(tmp_path / "source", tmp_path / "moved", HALF_SPLIT)
     expected, _ = mlx_peer.run(tmp_path / "source")
     actual, _ = mlx_peer.run(tmp_path / "moved")
 
-    assert _difference(expected, actual) <= TOLERANCE
+    assert (_difference(expected, actual) <= TOLERANCE) == (name in HEARD_IN_MLX)
 
 
 @pytest.mark.parametrize(

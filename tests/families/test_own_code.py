@@ -78,7 +78,7 @@ def test_own_code_when_converted_then_notes_json_and_manifest_say_so(tmp_path: P
     notes = json.loads(done.stdout)["notes"]
 
     assert done.exit_code == 0, done.output
-    assert [note["kind"] for note in notes] == ["own-code", "runtime"]
+    assert [note["kind"] for note in notes] == ["own-code", *["runtime"] * 3]
     assert f"`{CLASS}`, which is neither read nor run" in notes[0]["text"]
     assert "its own Qwen 1.5, 2 and 2.5, for which rows are treated here" in notes[0]["text"]
     assert notes == json.loads((moved / "ropeconv.json").read_text())["notes"]
@@ -161,6 +161,7 @@ def test_switch_when_set_for_own_code_then_said_how_to_load(tmp_path: Path) -> N
 
     assert words in done.plan.notes[-1].text
     assert words not in back.plan.notes[-1].text
+    assert "llama.cpp rotates interleaved pairs" in done.plan.notes[-2].text
 
 
 def test_description_when_the_checkpoint_brings_code_then_takes_the_tables_place(
