@@ -45,6 +45,23 @@ def rotating(model: Any, layout: RopeLayout) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def rotating_inside(part: Any, layout: RopeLayout) -> Iterator[None]:
+    """The same, but only while that part of a model runs: others of its code rotate as ever."""
+    exchanged = ExitStack()
+
+    def begin(*_given: object) -> None:
+        exchanged.enter_context(rotating(part, layout))
+
+    def end(*_given: object) -> None:
+        exchanged.close()
+
+    with ExitStack() as undo:
+        undo.callback(part.register_forward_pre_hook(begin).remove)
+        undo.callback(part.register_forward_hook(end).remove)
+        yield
+
+
 def _rotated(donor: Any, given: tuple[Any, ...], choices: dict[str, Any]) -> Any:
     """The donor's result for whatever form the model's own function is called in."""
     axis = choices.get("unsqueeze_dim", 1)

@@ -6,10 +6,17 @@ _ALIBI = "it adds ALiBi to its scores and rotates nothing"
 _LEARNED = "its positions are learned embeddings; it rotates nothing"
 _NONE = "its attention has no positions; it rotates nothing"
 _RELATIVE = "it adds relative positions to its scores; it rotates nothing"
+_TEXT_NONE = "its language model's attention has no positions; it rotates nothing"
+_TEXT_RELATIVE = "its language model adds relative positions to its scores and rotates nothing"
 _STATE = "it is a state-space or recurrent model; it rotates nothing"
 _BEFORE = "it rotates hidden states before the projection, so columns would move and not rows"
 _SHARED = "no table describes its encoder and decoder, whose values are made from key rows"
 _ENCODERS = "it scores speech by two encoders that rotate values, too; no table describes them"
+_SINUSOIDS = "its positions are sinusoids added to embeddings; it rotates nothing"
+_HEAD_NUMBER = (
+    "it turns queries and keys by the number of their head, which cancels in every score: no order"
+    " of its rows is wrong"
+)
 _OTHER = "its positions are not rotary; it rotates nothing"
 _TURNED = (
     "its keys are its values, rotated and turned back: beside rows, columns of its output and the"
@@ -32,13 +39,13 @@ REFUSED = {
     "bloom": _ALIBI,
     "mpt": _ALIBI,
     "biogpt": _LEARNED,
-    "ctrl": "its positions are sinusoids added to embeddings; it rotates nothing",
+    "ctrl": _SINUSOIDS,
     "gpt2": _LEARNED,
     "gpt_bigcode": _LEARNED,
     "gpt_neo": _LEARNED,
     "openai-gpt": _LEARNED,
     "opt": _LEARNED,
-    "xglm": "its positions are sinusoids added to embeddings; it rotates nothing",
+    "xglm": _SINUSOIDS,
     "bert": _LEARNED,
     "roberta": _LEARNED,
     "bart": _LEARNED,
@@ -51,10 +58,30 @@ REFUSED = {
     "kimi_linear": _NONE,
     "inkling": _RELATIVE,
     "inkling_text": _RELATIVE,
-    "inkling2": "its language model adds relative positions to its scores and rotates nothing",
+    "glm5_next": _TEXT_NONE,
+    "glm5_next_text": _NONE,
+    "nemotron_h_omni": _TEXT_NONE,
+    "inkling_mm_model": _TEXT_RELATIVE,
+    "inkling2": _TEXT_RELATIVE,
     "inkling2_text": _RELATIVE,
     "parakeet": _RELATIVE,
     "nemotron_asr_streaming": _RELATIVE,
+    **dict.fromkeys(
+        ("parakeet_ctc", "parakeet_encoder", "parakeet_rnnt", "parakeet_tdt"), _RELATIVE
+    ),
+    "blip": _LEARNED,
+    "blip-2": "its language models, OPT and Flan-T5, rotate nothing",
+    "florence2": _LEARNED,
+    "kosmos-2": _SINUSOIDS,
+    "kosmos-2.5": _SINUSOIDS,
+    "pix2struct": _RELATIVE,
+    "pp_formulanet": "its positions are learned for text and relative for pictures; no row rotates",
+    "udop": _RELATIVE,
+    "neucodec": _HEAD_NUMBER,
+    "xcodec2": _HEAD_NUMBER,
+    "t5_gemma_module": "it is a stack of T5Gemma, which has no checkpoints of its own",
+    "vision-encoder-decoder": "its two parts may be of any model type; those that it is published"
+    " with rotate nothing",
     "mamba": _STATE,
     "mamba2": _STATE,
     "falcon_mamba": _STATE,
@@ -84,12 +111,27 @@ REFUSED = {
             "idefics3_vision",
             "smolvlm_vision",
             "internvl_vision",
+            "cosmos3_edge_vision",
+            "instructblip_vision_model",
+            "instructblipvideo_vision_model",
+            "minicpm_ocr_vision",
+            "minicpmv4_7_vision",
+            "molmo2_vision",
+            "qianfan_ocr_vision",
         ),
         _LEARNED,
     ),
-    "got_ocr2_vision": "it adds relative positions to its scores; it rotates nothing",
+    "got_ocr2_vision": _RELATIVE,
+    "pp_chart2table_vision": _RELATIVE,
+    "unlimited_ocr_vision": "one of its encoders has learned positions, the other adds relative"
+    " ones to its scores; it rotates nothing",
+    "timm_wrapper": "its code is timm's, which no table describes",
     "gemma3n_vision": "it is convolutional, and its attention has no positions; it rotates nothing",
     "gemma3n_audio": "it adds relative positions to its scores; it rotates nothing",
     "gemma4_audio": "it adds relative positions to its scores; it rotates nothing",
-    "voxtral_encoder": "its positions are embeddings added to its input; it rotates nothing",
+    "fun_asr_nano_encoder": _SINUSOIDS,
+    **dict.fromkeys(
+        ("audioflamingo3_encoder", "voxtral_encoder"),
+        "its positions are embeddings added to its input; it rotates nothing",
+    ),
 }

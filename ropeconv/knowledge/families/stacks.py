@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from ropeconv.knowledge.families.shapes import (
     LAYER,
+    head_norms,
     heads,
     plain,
     sizes,
@@ -115,7 +116,27 @@ STACKS = (
         ),
         attention="self_attention.",
     ),
+    plain("glm_image_text", "GLM-Image, text"),
     plain("higgs_audio_v2", "Higgs Audio 2", also=SPEAKS),
+    plain(
+        "voxtral_realtime_text",
+        "Voxtral Realtime, text",
+        also=((LAYER + "ada_rms_norm.*", _OUTSIDE),),
+    ),
+    plain(
+            "idefics",
+            "IDEFICS",
+            (*heads(), *head_norms(q="q_layer_norm", k="k_layer_norm")),
+            also=(
+                ("{base}gated_cross_attn_layers.*", "attention to images has no positions"),
+                ("{base}{vision_model,perceiver_resampler}.*",
+                 "a tower for images, which has no rotation"),
+                ("{base}embed_tokens.additional_embedding.weight", "embeddings are not rotated"),
+                ("lm_head.additional_fc.weight", "the output is not rotated"),
+            ),
+            K="H",
+            D="C // H",
+        ),
     Family(
         name="csm",
         title="CSM",
