@@ -92,7 +92,7 @@ class Mover:
             for place in _sampled(write):
                 start = write.start + place
                 sample = zlib.crc32(view[start : start + SAMPLE_NBYTES], sample)
-        crcs = self._sums.spend(block, view)
+        crcs = self._sums.of(block, view)
         self._sums.add(block, crcs)
         files = {write.file for write in block.writes}
         try:

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ropeconv.moving.crc import WORTHWHILE_NBYTES
 from ropeconv.moving.effort import (
     BLOCK_NBYTES,
     BUFFERS_NBYTES,
@@ -20,7 +19,6 @@ from ropeconv.moving.effort import (
     Io,
 )
 from ropeconv.moving.gathers import may_gather
-from ropeconv.moving.sums import folds
 from ropeconv.moving.views import views_kept
 from ropeconv.thinking.blocks import (
     FEW_PLACES,
@@ -34,7 +32,7 @@ from ropeconv.words.errors import NoMemory, NoRoom
 
 PAGE_NBYTES = 4096
 BASE_NBYTES = 40 << 20  # Python with the command imported: 28 to 34 MiB measured, and some room
-NUMPY_NBYTES = 12 << 20  # more where it is needed, for sums for instance: 11 MiB measured
+NUMPY_NBYTES = 12 << 20  # more where NumPy places numbers: 11 MiB measured
 GATHER_NBYTES = 80  # of a part that NumPy places: two numbers' places, of four scatters, and itself
 PLACE_NBYTES = 128  # of a scatter: two numbers in a tuple
 DELTA_NBYTES = 8 * 16  # how far a row moves, in each order that is kept
@@ -103,12 +101,11 @@ def memory_nbytes(plan: Plan, effort: Effort) -> int:
         1 + move.nbytes // max(1, nbytes)
         for move, (_, nbytes) in zip(plan.moves, sizes, strict=True)
     )
-    sums = limit >= WORTHWHILE_NBYTES and folds(plan)
     return (
         BASE_NBYTES
         + TENSOR_NBYTES * len(plan.moves)
         + LINE_NBYTES * lines
-        + (NUMPY_NBYTES if sums or gathers else 0)
+        + (NUMPY_NBYTES if gathers else 0)
         + _scatters_nbytes(places)
         + effort.jobs * (buffer + views)
     )

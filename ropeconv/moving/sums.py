@@ -3,28 +3,19 @@
 from __future__ import annotations
 
 import threading
-import zlib
 from bisect import bisect_right
+from collections.abc import Callable
+from functools import cached_property
 
-from ropeconv.moving.crc import Crc32Sum, crc32_spending
+from ropeconv.moving.crc import Crc32Sum, fastest_crc32
 from ropeconv.thinking.blocks import Block
 from ropeconv.thinking.plan import Plan
-
-# Folding saves 0.05 s a GB with two threads, NumPy takes 0.08 s to start.
-FOLDING_NBYTES = 1 << 30
-
-
-def folds(plan: Plan) -> bool:
-    """Whether so much is summed that NumPy is worth its start."""
-    summed = sum(checksum.nbytes for file in plan.files for checksum in file.checksums)
-    return summed >= FOLDING_NBYTES
 
 
 class Sums:
     """Collects the CRCs of blocks, in any order, from any thread."""
 
     def __init__(self, plan: Plan) -> None:
-        self._crc32 = crc32_spending if folds(plan) else zlib.crc32
         self._lock = threading.Lock()
         self._sums = {
             (number, checksum.begin): Crc32Sum(checksum.nbytes)
@@ -35,11 +26,12 @@ class Sums:
             sorted(checksum.begin for checksum in file.checksums) for file in plan.files
         ]
 
-    def spend(self, block: Block, view: memoryview) -> tuple[int, ...]:
-        """The CRC of each of the block's writes that goes to a file with checksums, in order.
+    @cached_property
+    def _crc32(self) -> Callable[[memoryview], int]:
+        return fastest_crc32()  # not before a file wants sums: 2 ms
 
-        The view's bytes are lost.
-        """
+    def of(self, block: Block, view: memoryview) -> tuple[int, ...]:
+        """The CRC of each of the block's writes that goes to a file with checksums, in order."""
         known: dict[tuple[int, int], int] = {}  # several ranks may get the same part of the buffer
         crcs = []
         for write in block.writes:
@@ -52,7 +44,7 @@ class Sums:
         return tuple(crcs)
 
     def add(self, block: Block, crcs: tuple[int, ...]) -> None:
-        """Take in what `spend` gave, now or in an earlier run."""
+        """Take in what `of` gave, now or in an earlier run."""
         wanted = [write for write in block.writes if self._begins[write.file]]
         for write, crc in zip(wanted, crcs, strict=True):
             begins = self._begins[write.file]

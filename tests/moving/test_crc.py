@@ -1,8 +1,10 @@
-"""CRC-32 in parts: the folded sum and the combination against zlib, the trinomial against P."""
+"""CRC-32 in parts: each kind of sum and the combination, against zlib and zipfile."""
 
 from __future__ import annotations
 
+import importlib.util
 import random
+import sys
 import zipfile
 import zlib
 from itertools import pairwise
@@ -13,46 +15,26 @@ import torch
 
 import ropeconv
 from fixtures import make_small
-from ropeconv.moving import sums
-from ropeconv.moving.crc import FAR, NEAR, WORTHWHILE_NBYTES, Crc32Sum, crc32_spending
-
-CRC_POLYNOMIAL = 0x104C11DB7  # x^32 + x^26 + ... + 1, highest power first
+from ropeconv.moving.crc import Crc32Sum, fastest_crc32
 
 
-def power_of_x(exponent: int) -> int:
-    """x^exponent modulo the CRC's polynomial, one factor at a time."""
-    remainder = 1
-    for _ in range(exponent):
-        remainder <<= 1
-        if remainder >> 32:
-            remainder ^= CRC_POLYNOMIAL
-    return remainder
+@pytest.mark.parametrize("nbytes", [0, 1, 3, 63, 4096, (1 << 20) + 12345])
+def test_sum_when_isa_l_is_there_then_it_is_zlibs(nbytes: int) -> None:
+    data = random.Random(nbytes).randbytes(nbytes + 13)
+    for shift in (0, 1, 13):
+        part = memoryview(data)[shift : shift + nbytes]
+        assert fastest_crc32()(part) == zlib.crc32(part)
 
 
-def test_the_polynomial_divides_the_trinomial() -> None:
-    assert power_of_x(FAR) ^ power_of_x(FAR - NEAR) ^ 1 == 0
+def test_sum_when_isa_l_is_missing_then_it_is_taken_with_zlib(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert importlib.util.find_spec("isal") is not None  # else the test above has shown nothing
+    assert fastest_crc32() is not zlib.crc32
 
+    monkeypatch.setitem(sys.modules, "isal.isal_zlib", None)
 
-@pytest.mark.parametrize(
-    "nbytes",
-    [
-        0,
-        1,
-        3,
-        WORTHWHILE_NBYTES - 1,
-        WORTHWHILE_NBYTES,
-        WORTHWHILE_NBYTES + 1,
-        FAR + 3 * NEAR - 1,
-        FAR + 3 * NEAR,
-        1 << 20,
-        (1 << 21) + 12345,
-    ],
-)
-@pytest.mark.parametrize("shift", [0, 1, 13])
-def test_a_folded_sum_is_zlibs(nbytes: int, shift: int) -> None:
-    data = bytearray(random.Random(nbytes).randbytes(nbytes + shift))
-    expected = zlib.crc32(memoryview(data)[shift:])
-    assert crc32_spending(memoryview(data)[shift:]) == expected
+    assert fastest_crc32() is zlib.crc32
 
 
 def test_parts_in_any_order_give_the_whole() -> None:
@@ -66,10 +48,10 @@ def test_parts_in_any_order_give_the_whole() -> None:
     assert total.value() == zlib.crc32(data)
 
 
-def test_files_carry_the_same_sums_whether_they_are_folded_or_not(
+def test_files_when_their_entries_are_summed_either_way_then_they_are_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Small conversions leave NumPy out. The embedding, 1 MB, is large enough to be folded."""
+    """The embedding, 1 MB, is moved in several blocks."""
     params = make_small.LLAMA | {"vocab_size": 12000}
     case = make_small.Case(purpose="large", params=params, values="large", vocab_size=12000)
     source = tmp_path / "source"
@@ -78,19 +60,11 @@ def test_files_carry_the_same_sums_whether_they_are_folded_or_not(
     for name, tensors in make_small.rank_files(case).items():
         torch.save(tensors, source / name)
     ropeconv.convert(source, tmp_path / "hf", ropeconv.HfOptions())
-    folded: list[int] = []
 
-    def counting(view: memoryview) -> int:
-        folded.append(len(view))
-        return crc32_spending(view)
+    ropeconv.convert(tmp_path / "hf", tmp_path / "isa-l", ropeconv.MetaOptions())
+    monkeypatch.setitem(sys.modules, "isal.isal_zlib", None)
+    ropeconv.convert(tmp_path / "hf", tmp_path / "zlib", ropeconv.MetaOptions())
+    one, other = (tmp_path / folder / "consolidated.00.pth" for folder in ("isa-l", "zlib"))
 
-    monkeypatch.setattr(sums, "crc32_spending", counting)
-    ropeconv.convert(tmp_path / "hf", tmp_path / "plain", ropeconv.MetaOptions())
-    assert not folded
-    monkeypatch.setattr(sums, "FOLDING_NBYTES", 0)
-    ropeconv.convert(tmp_path / "hf", tmp_path / "folded", ropeconv.MetaOptions())
-    one, other = (tmp_path / folder / "consolidated.00.pth" for folder in ("plain", "folded"))
-
-    assert max(folded) >= WORTHWHILE_NBYTES
     assert one.read_bytes() == other.read_bytes()
-    assert zipfile.ZipFile(other).testzip() is None
+    assert zipfile.ZipFile(one).testzip() is None
