@@ -20,6 +20,7 @@ from ropeconv.moving.examine import read_rows
 from ropeconv.proof.detect import LayoutEvidence, detect_layout
 from ropeconv.proof.floats import FLOATS, to_array
 from ropeconv.thinking.inventory import Inventory, take_stock
+from ropeconv.thinking.pairs import key_of
 from ropeconv.thinking.whole import WholeTensor
 from ropeconv.words.layout import Keep, Repeat, Rope, num_rows
 from ropeconv.words.parts import Part
@@ -49,8 +50,9 @@ def look(root: Path, described: Family | None = None) -> LayoutEvidence:
         (q, k)
         for q in inventory.tensors
         if q.part is Part.TEXT
-        and q.name.endswith(".q_proj.weight")
-        and (k := inventory.find(q.name.replace(".q_proj.", ".k_proj."))) is not None
+        and q.name.endswith(".weight")
+        and (key := key_of(q.name))
+        and (k := inventory.find(key)) is not None
         and _span(q) is not None
         and _span(q) == _span(k)
         and {q.dtype, k.dtype} <= set(FLOATS)
@@ -63,7 +65,8 @@ def look(root: Path, described: Family | None = None) -> LayoutEvidence:
             margin=0.0,
             order=0.0,
             num_heads=0,
-            why="inconclusive: only separate, floating q_proj and k_proj can be looked at",
+            why="inconclusive: only floating projections of queries and keys, each of its own, can"
+            " be looked at",
         )
     span = _span(pairs[0][0])
     assert span is not None

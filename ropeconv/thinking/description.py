@@ -8,6 +8,7 @@ from ropeconv.formats.checkpoint import Checkpoint
 from ropeconv.knowledge.family import Family
 from ropeconv.knowledge.registry import FAMILIES
 from ropeconv.thinking.own_code import own_class
+from ropeconv.thinking.pairs import key_of
 from ropeconv.thinking.treatment import Treated
 from ropeconv.words.errors import UsageError
 from ropeconv.words.layout import spans
@@ -54,22 +55,23 @@ def said_of(described: Family) -> tuple[Note, ...]:
 def check_spans(treated: Iterable[Treated]) -> None:
     """A query and its key rotate by the same angles, so their spans are equally long.
 
-    Only where names tell one from the other: `q_proj` and `k_proj` of one attention. Shapes do not
-    tell: 6 heads of 10 rows are as many rows as 2 heads of 30.
+    Only where names tell one from the other: `q_proj` and `k_proj` of one attention, for example.
+    Shapes do not tell: 6 heads of 10 rows are as many rows as 2 heads of 30.
 
     Raises:
         UsageError: the description gives them other lengths.
     """
     rows = {found.stored.name: found.rows for found in treated}
     for name, q in rows.items():
-        k = rows.get(name.replace(".q_proj.", ".k_proj."))
-        if k is None or not name.endswith(".q_proj.weight"):
+        key = key_of(name)
+        k = rows.get(key)
+        if k is None:
             continue
         ours, theirs = (sorted({len(span) for span in spans(parts)}) for parts in (q, k))
         if ours != theirs:
             raise UsageError(
                 what=f"by the description, rotary spans of `{name[:120]}` have the lengths {ours},"
-                f" and of its `k_proj` {theirs}",
+                f" and of its key `{key[:120]}` {theirs}",
                 why="a query and its key rotate by the same angles, so their spans are equally"
                 " long",
                 fix="state how many heads each has, and how many rows of a head rotate",

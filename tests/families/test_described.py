@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 import ropeconv
 from ropeconv.cli.app import app
 from ropeconv.knowledge.described import read_description, write_description
+from ropeconv.proof.look import look
 from ropeconv.reports.sentences import not_looked_at, repair
 from ropeconv.story.conversion import HfOptions, convert
 from ropeconv.story.describing import described_family
@@ -159,17 +160,36 @@ def test_description_when_it_does_not_fit_the_shapes_then_no_proof(
         assert "k_proj.weight` has the shape [24, 48], expected 48 rows" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("query", "key"),
+    [("q_proj", "k_proj"), ("wq", "wk"), ("self.query", "self.key"), ("q", "k"), ("to_q", "to_k")],
+)
 def test_description_when_queries_and_keys_have_other_spans_then_refused(
-    described: Path, tmp_path: Path
+    described: Path, tmp_path: Path, query: str, key: str
 ) -> None:
     """Two heads of 24 rows have as many rows as four of 12: shapes do not tell."""
-    wide = read_description(DESCRIPTION.replace("Repeat(H, Rope(D))", "Repeat(2, Rope(24))"), "new")
-    with pytest.raises(UsageError, match=r"the lengths \[24\], and of its `k_proj` \[12\]"):
+    renamed(described / "model.safetensors", query, key)
+    text = DESCRIPTION.replace("q_proj", query).replace("k_proj", key)
+    wide = read_description(text.replace("Repeat(H, Rope(D))", "Repeat(2, Rope(24))"), "new")
+    with pytest.raises(
+        UsageError, match=rf"the lengths \[24\], and of its key `\S+{key}\S+ \[12\]"
+    ):
         ropeconv.relayout(described, tmp_path / "moved", INTERLEAVED, described=wide)
 
-    still = read_description(DESCRIPTION.replace("Repeat(K, Rope(D))", "Repeat(K, Keep(D))"), "new")
-    with pytest.raises(UsageError, match=r"the lengths \[12\], and of its `k_proj` \[\]"):
+    still = read_description(text.replace("Repeat(K, Rope(D))", "Repeat(K, Keep(D))"), "new")
+    with pytest.raises(UsageError, match=rf"the lengths \[12\], and of its key `\S+{key}\S+ \[\]"):
         ropeconv.relayout(described, tmp_path / "moved", INTERLEAVED, described=still)
+
+    ropeconv.relayout(
+        described, tmp_path / "moved", INTERLEAVED, described=read_description(text, "")
+    )
+
+
+def renamed(file: Path, query: str, key: str) -> None:
+    """The same tensors, as another maker names them."""
+    found = load_file(file).items()
+    named = {name.replace("q_proj", query).replace("k_proj", key): one for name, one in found}
+    save_file(named, file, metadata={"format": "pt"})
 
 
 def test_description_when_it_is_of_another_model_type_then_no_proof(
@@ -234,6 +254,18 @@ def test_described_when_the_weights_contradict_it_then_no_command_takes_it_for_t
     assert seen.detected is not None
     assert (seen.layout, seen.detected.layout) == ("interleaved", "half-split")
     assert "could not be looked at" in detect(folder).why
+
+
+def test_weights_when_named_otherwise_then_asked_for_their_layout(tmp_path: Path) -> None:
+    """What a maker calls queries and keys says nothing of their rows."""
+    convert(TRAINED, tmp_path / "new", HfOptions())
+    config = tmp_path / "new/config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"model_type": "new_model"}))
+    renamed(tmp_path / "new/model.safetensors", "wq", "wk")
+    text = DESCRIPTION.replace("q_proj", "wq").replace("k_proj", "wk")
+    seen = look(tmp_path / "new", read_description(text, "new.toml"))
+
+    assert seen.verdict == HALF_SPLIT
 
 
 def test_description_when_it_cannot_be_read_then_wrong_usage(tmp_path: Path) -> None:

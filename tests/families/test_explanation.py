@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 import transformers
@@ -15,6 +16,7 @@ from ropeconv.knowledge.registry import FAMILIES
 from ropeconv.knowledge.tensors import one_by_one, tensors_of, together
 from ropeconv.proof.tiny_towers import KINDS
 from ropeconv.story.explanation import explain
+from ropeconv.thinking.pairs import key_of
 from tests.families.cases import RUNNABLE
 from tests.families.mlx_cases import ALONE
 from tests.families.tensor_names import REWRITE
@@ -145,6 +147,27 @@ def test_tensors_when_recorded_then_each_moves_or_stays_for_a_reason(name: str) 
         rotates = [rule.rotates for rule, _ in family.matches(_first(one))]
         assert any(rotates) or one in said, one
     assert said <= {*names, *(rule.name for rule in family.rules)}
+
+
+def test_spans_when_a_name_says_query_and_another_key_then_of_one_length() -> None:
+    """What is asked of descriptions holds of every table: none of them would be refused.
+
+    Ling 3 has the one name in layers of one kind and the other in those of another kind.
+    """
+    pairs = 0
+    for name in set(FAMILIES) - {"bailing_hybrid"}:
+        names = {one for template in tensors_of(name) for one in one_by_one(template)}
+        for query in names:
+            if (key := key_of(query)) in names:
+                pairs += 1
+                assert _spans_of(name, query) == _spans_of(name, key), (name, query)
+
+    assert pairs > 100
+
+
+def _spans_of(name: str, tensor: str) -> set[str]:
+    matched = FAMILIES[name].matches(_first(tensor))
+    return {span for rule, _ in matched for span in re.findall(r"Rope\(([^()]*)\)", rule.rows)}
 
 
 def _first(name: str) -> str:
