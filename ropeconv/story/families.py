@@ -140,7 +140,7 @@ them: `"rope_traditional"` in config.json, true for interleaved rows. ropeconv d
 since no other runtime reads it. llama.cpp's converter takes the rows that a family is published
 with, and reorders them itself where llama.cpp rotates the other layout (NORM, Llama and Mistral for
 example). `ropeconv families NAME` and a conversion's notes say so of each.
-A checkpoint may bring code of its own (`auto_map` in config.json), which ropeconv does not read; see
+A checkpoint may bring code of its own (`auto_map` in config.json), which ropeconv does not read:
 [describing-a-family.md](describing-a-family.md#checkpoints-that-bring-code-of-their-own).
 The indexers of DeepSeek V3.2 and A.X K2 have a layout of their own, which stays, and so has the
 linear attention of Ling 2.5.
