@@ -50,7 +50,7 @@ def _cut(names: Iterable[str]) -> Iterator[str]:
     """The part of the model that a tensor belongs to."""
     for name in names:
         words = name.split(".")
-        at = 1 + (words[0] in {"model", "thinker"})
+        at = 1 + next(at for at, word in enumerate(words) if word not in {"model", "thinker"})
         yield name if at >= len(words) else ".".join([*words[:at], "*"])
 
 

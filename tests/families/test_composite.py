@@ -24,79 +24,19 @@ from ropeconv.knowledge.families.sparse import ABSENT
 from ropeconv.knowledge.family import Tower
 from ropeconv.knowledge.formula import solve
 from ropeconv.knowledge.registry import FAMILIES
-from ropeconv.proof.tiny_models import tiny_config
+from ropeconv.proof.family_probe import part_of
 from ropeconv.story.relayout import relayout
 from ropeconv.thinking.inventory import Inventory, take_stock
 from ropeconv.words.layout import HALF_SPLIT, INTERLEAVED, RopeLayout
 from ropeconv.words.parts import Part
-from tests.families.cases import TOKENS, difference, other_layout, random_model
-from tests.families.swap import rotating
+from tests.families.cases import difference, other_layout, random_model
+from tests.families.swap import rotating, rotating_inside
+from tests.families.tiny_wrappers import CHOICES, inputs_of, tiny_wrapper
 
 pytestmark = pytest.mark.peer
 transformers.logging.disable_progress_bar()
 transformers.logging.set_verbosity_error()
 
-TOWER = {
-    "hidden_size": 36, "embed_dim": 36, "num_hidden_layers": 2, "depth": 2, "head_dim": 12,
-    "num_attention_heads": 3, "num_key_value_heads": 3, "num_heads": 3, "intermediate_size": 24,
-    "image_size": 28, "patch_size": 14, "out_hidden_size": 60, "output_hidden_size": 60,
-    "num_position_embeddings": 16, "deepstack_visual_indexes": [0], "fullatt_block_indexes": [0],
-    "num_mel_bins": 5, "mlp_dim": 24, "window_size": 2, "global_attn_indexes": [0],
-    "output_channels": 12, "projector_input_dim": 8, "projector_output_dim": 8,
-    "vision_output_dim": 8, "max_source_positions": 16, "text_hidden_size": 60,
-    "encoder_layers": 2, "d_model": 36, "encoder_attention_heads": 3, "encoder_ffn_dim": 24,
-}  # fmt: skip
-# further keys, where the defaults are those of a large model or do not go together
-SPECIAL: dict[str, dict[str, Any]] = {
-    "cohere2_vision": {"alignment_intermediate_size": 24},
-    "dots3_note": {
-        "vision_config": {
-            "per_layer_config": {}, "mlp_layer_types": ["dense"] * 2,
-            "adapter_in_dim": 36, "adapter_out_dim": 60, "adapter_input_size": 36,
-        },
-        "audio_config": {
-            "adapter_out_dim": 60, "downsample_hidden_size": 12, "adapter_input_size": 36,
-        },
-    },
-    "emu3": {
-        "vq_config": {"base_channels": 32, "channel_multiplier": [1], "num_res_blocks": 1,
-                      "attn_resolutions": [], "codebook_size": 8},
-        "vocabulary_map": {"<|extra_200|>": 1, "<image>": 2, "<|visual token 000000|>": 3},
-    },
-    "fuyu": {"patch_size": 2},
-    "granite_speech": {
-        "encoder_config": {
-            "num_layers": 2, "hidden_dim": 36, "num_heads": 3, "dim_head": 12, "input_dim": 10,
-            "context_size": 8, "max_pos_emb": 8,
-        },
-        "projector_config": {
-            "hidden_size": 36, "num_hidden_layers": 2, "num_attention_heads": 3, "vocab_size": 51,
-            "intermediate_size": 24, "encoder_hidden_size": 36,
-        },
-    },
-    "idefics2": {"perceiver_config": {"resampler_depth": 1, "resampler_head_dim": 12}},
-    "janus": {
-        "vision_config": {"projection_dim": 60},
-        "vq_config": {
-            "base_channels": 32, "latent_channels": 8, "num_embeddings": 16, "projection_dim": 60,
-            "image_token_embed_dim": 60, "channel_multiplier": [1, 1], "num_res_blocks": 1,
-        },
-    },
-    "lfm2_vl": {"projector_hidden_size": 24},
-    "llama4": {"vision_config": {"intermediate_size": 144}},
-    "minimax_m3_vl": {"projector_hidden_size": 24},
-    "muse_glimmer": {
-        "out_hidden_size": 144, "projector_hidden_size": 24,
-        "vision_config": {"layer_types": ["window_attention", "full_attention"]},
-    },
-    "muse_spark": {
-        "out_hidden_size": 144, "projector_hidden_size": 24,
-        "vision_config": {"layer_types": ["window_attention", "full_attention"]},
-        "audio_config": {"hidden_sizes": [12, 12], "depths": [1, 1], "patch_sizes": [16, 6],
-                         "out_hidden_size": 60},
-    },
-    "ovis2": {"vision_config": {"vocab_size": 51}, "hidden_size": 60, "vocab_size": 51},
-}  # fmt: skip
 # what transformers cannot make without a further package
 UNMADE = {
     "gemma3n": "its vision tower is timm's",
@@ -110,61 +50,24 @@ UNMADE = {
 }
 MADE = tuple(family.name for family in COMPOSITE if family.name not in UNMADE)
 TOWERS = {
-    Part.VISION: re.compile("(vision|image|video)_(tower|model|encoder)|visual[.]|vit[.]"),
+    Part.VISION: re.compile(
+        "(vision|image|video)_(tower|model|encoder)|visual[.]|vit[.]|qwen2_model[.]"
+    ),
     Part.AUDIO: re.compile("audio_(tower|model|encoder)"),
 }
-QUERIES_AND_KEYS = re.compile("[.](q_proj|k_proj|wq|wk|qkv|q|k|q_norm|k_norm)[.]")
-AUTO = ("AutoModelForImageTextToText", "AutoModelForMultimodalLM", "AutoModelForSpeechSeq2Seq")
+QUERIES_AND_KEYS = re.compile(
+    "[.](q_proj|k_proj|wq|wk|qkv|q|k|q_norm|k_norm|q_layernorm|k_layernorm)[.]"
+)
 
 
-def _tiny(name: str) -> Any:
-    """A tiny model of the wrapper's own class; every tensor has numbers of its own."""
-    kind = transformers.CONFIG_MAPPING[name]
-    (family,) = (family for family in COMPOSITE if family.name == name)
-    plain = kind()
-    changed: dict[str, Any] = {
-        "text_config": tiny_config(plain.text_config.model_type).to_dict(),
-        **{tower.key: _tiny_tower(tower, getattr(plain, tower.key)) for tower in family.towers},
-    }
-    for key, value in SPECIAL.get(name, {}).items():
-        before = changed.get(key) or getattr(plain, key) or {}
-        if isinstance(value, dict):
-            before = before if isinstance(before, dict) else before.to_dict()
-            changed[key] = before | value
-        else:
-            changed[key] = value
-    config = kind(**changed)
-    torch.manual_seed(0)
-    model = _made(config).double()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.copy_(torch.randn_like(parameter) * 0.3 + (parameter.ndim == 1))
-    return model.eval()
-
-
-def _tiny_tower(tower: Tower, plain: Any) -> Any:
-    if plain is None and tower.family is not None:
-        plain = transformers.CONFIG_MAPPING[tower.family.name]()
-    if plain is None:
-        return None  # Gemma 4 may come without ears
-    own = plain.to_dict()
-    return own | {key: value for key, value in TOWER.items() if key in own}
-
-
-def _made(config: Any) -> Any:
-    for auto in AUTO:
-        kinds = getattr(transformers, auto)._model_mapping
-        if type(config) in kinds:
-            return kinds[type(config)]._from_config(config, **CHOICES)
-    raise AssertionError(type(config))
-
-
-CHOICES = {"attn_implementation": "eager", "experts_implementation": "eager"}
+SAME_CODE = {"voxtral_realtime"}  # its tower rotates by the functions of its language model
 
 
 def _logits(model: Any, other: RopeLayout | None = None) -> torch.Tensor:
-    """Of the whole, for text alone; its language model rotates in another layout if one is said."""
-    wanted = model.config.text_config.model_type
+    """Of the whole; its language model rotates in another layout if one is said."""
+    name = model.config.model_type
+    (path,) = (one.inner for one in COMPOSITE if one.name == name)
+    wanted = part_of(model.config, path).model_type
     (language, *_) = (
         module
         for module in model.modules()
@@ -172,11 +75,16 @@ def _logits(model: Any, other: RopeLayout | None = None) -> torch.Tensor:
         and module is not model
         and module.config.model_type == wanted
     )
+    given = inputs_of(name)
     with torch.no_grad():
         if other is None:
-            return model(input_ids=TOKENS, use_cache=False).logits
-        with rotating(language, other):
-            return model(input_ids=TOKENS, use_cache=False).logits
+            found = model(**given, use_cache=False)
+        else:
+            with (
+                rotating_inside(language, other) if name in SAME_CODE else rotating(language, other)
+            ):
+                found = model(**given, use_cache=False)
+    return found["logits" if "logits" in found else "last_hidden_state"]
 
 
 def other_of(layout: RopeLayout) -> RopeLayout:
@@ -196,7 +104,7 @@ def _rotary(inventory: Inventory, part: Part) -> set[str]:
 def test_text_when_moved_then_whole_computes_the_same_and_towers_stay(
     tmp_path: Path, name: str
 ) -> None:
-    model = _tiny(name)
+    model = tiny_wrapper(name)
     model.save_pretrained(tmp_path / "source")
     inventory = take_stock(hf.discover(tmp_path / "source"))
     other = other_of(inventory.layout)
@@ -236,7 +144,7 @@ def test_tower_of_mistrals_files_when_moved_then_rows_are_those_that_transformer
 
     The row order of the tower is anchored there, in both directions.
     """
-    model = _tiny("mistral_large4")
+    model = tiny_wrapper("mistral_large4")
     model.save_pretrained(tmp_path / "source")
     relayout(tmp_path / "source", tmp_path / "tower", HALF_SPLIT, parts=[Part.VISION])
     native, moved = (load_file(tmp_path / at / "model.safetensors") for at in ("source", "tower"))
@@ -265,7 +173,7 @@ def test_tower_of_kimis_files_when_moved_then_rows_are_those_that_transformers_l
     tmp_path: Path,
 ) -> None:
     """MoonViT's fused rows, anchored on the reordering that transformers itself does."""
-    model = _tiny("kimi_k25")
+    model = tiny_wrapper("kimi_k25")
     model.save_pretrained(tmp_path / "source")
     weights = tmp_path / "source" / "model.safetensors"
     named = {

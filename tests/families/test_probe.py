@@ -136,21 +136,32 @@ def test_types_that_rotate_when_sought_then_found_by_their_code() -> None:
 def test_type_when_a_tiny_one_cannot_be_run_then_refused_with_a_way_on() -> None:
     """Its heads do not suit odd sizes: a contributor's next step, not a bug."""
     with pytest.raises(Unsupported, match="cannot run a tiny model") as raised:
-        probe("unlimited_ocr_text")
+        probe("qwen3", num_attention_heads=7)
 
     assert "tiny_models.py" in raised.value.fix
 
 
-@pytest.mark.parametrize("name", ["voxtral_realtime_text", "t5gemma2_text", "cosmos3_edge_text"])
-def test_type_when_transformers_cannot_even_make_a_tiny_one_then_refused(name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "changed", "why"),
+    [
+        ("voxtral_realtime_text", {}, "Could not find"),
+        ("t5gemma2_text", {}, "no class of its code reads text by that config alone"),
+        ("cosmos3_edge_text", {"hidden_size": 61}, "not a multiple"),
+    ],
+)
+def test_type_when_transformers_cannot_even_make_a_tiny_one_then_refused(
+    name: str, changed: dict[str, Any], why: str
+) -> None:
     """No class for it, one that no name leads to, and a config's own kind of error."""
-    with pytest.raises(Unsupported, match="cannot run a tiny model"):
-        probe(name)
+    with pytest.raises(Unsupported, match="cannot run a tiny model") as raised:
+        probe(name, **changed)
+
+    assert why in raised.value.why
 
 
-@pytest.mark.parametrize("name", ["llava", "granite4_vision"])
+@pytest.mark.parametrize("name", ["llava", "vibevoice_asr", "pi0", "qwen2_5_omni"])
 def test_type_when_it_has_parts_then_not_made_in_full_size(name: str) -> None:
-    """A default LLaVA takes 28 GB."""
+    """A default LLaVA takes 28 GB. Some have no table, or their language model lies deeper."""
     with pytest.raises(Unsupported, match="several parts") as raised:
         probe(name)
 

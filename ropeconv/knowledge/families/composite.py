@@ -15,16 +15,20 @@ from ropeconv.knowledge.families.latent import LATENT_BY_NAME
 from ropeconv.knowledge.families.refused import REFUSED
 from ropeconv.knowledge.families.sparse import ABSENT
 from ropeconv.knowledge.families.towers import BY_TYPE
+from ropeconv.knowledge.families.wrappers import WRAPPERS
 from ropeconv.knowledge.family import Family, Tower
 from ropeconv.knowledge.formula import evaluate
 from ropeconv.words.layout import HALF_SPLIT
 from ropeconv.words.parts import Part
 
 _BASES = (
+    "model.model.language_model.model.",  # transformers writes ShieldGemma 2 so
+    "language_model.model.encoder.",  # and Qianfan OCR so
     "model.language_model.model.",
     "model.language_model.",
     "language_model.model.",
     "language_model.",
+    "model.transformer.",
     "model.text_model.",
     "text_model.model.",
     "model.",
@@ -48,14 +52,20 @@ _TOWERS = {
     Part.AUDIO: ("audio_config", ("audio_tower", "audio_model", "audio_encoder")),
 }
 _NAMES = ",".join(name for _, names in _TOWERS.values() for name in names)
+_FURTHER = (
+    "vision_embed_tokens,visual_embeddings_table,vision_backbone,sam_model,qwen2_model,"
+    "high_res_vision_model"
+)
 _BETWEEN = (
     "multi_modal_projector,mm_projector,connector,mlp1,mlp_AR,embed_vision,embed_audio,aligner,resampler_model,"
     "merger,vision_projector,vision_projection,patch_merge_mlp,pre_mm_projector_norm,patch_merger,"
-    "vit_large_projector,vision_adapter,vision_language_adapter,pre_projection,post_projection,masked_embedding"
+    "vit_large_projector,vision_adapter,vision_language_adapter,pre_projection,post_projection,masked_embedding,"
+    "high_res_vision_neck,high_res_vision_proj,qformer,language_projection,layerwise_projectors,"
+    "spatial_projectors"
 )
 _STAYS = (
     (
-        f"{{model.,}}{{{_NAMES},vision_embed_tokens,visual_embeddings_table}}.*",
+        f"{{model.,}}{{{_NAMES},{_FURTHER}}}.*",
         "a tower for images or sound, which keeps its own layout",
     ),
     (f"{{model.,}}{{{_BETWEEN}}}.*", "between a tower and the language model"),
@@ -67,84 +77,47 @@ _STAYS = (
         "{model.,}{generation_embeddings,generation_aligner,generation_head}.*",
         "makes images of what the language model says",
     ),
-    ("{model.,}{image_newline,image_norm,view_seperator}", "between images"),
+    ("{model.,}{query_tokens,high_res_vision_alpha}", "between a tower and the language model"),
+    ("{model.,}{image_newline,image_norm,view_seperator,view_separator}", "between images"),
     ("{model.,}{language_model,text_model}.lm_head.weight", "the output is not rotated"),
 )
-# model type, title, and the towers for images and sound: `any` where the config says which
-_WRAPPERS = (
-    ("aria", "Aria", "any", ""),
-    ("aya_vision", "Aya Vision", "any", ""),
-    ("cohere2_vision", "Command A Vision", "any", ""),
-    ("cohere_compass", "Command, with vision", "cohere_compass_vision", ""),
-    ("deepseek_vl", "DeepSeek VL", "any", ""),
-    ("dots3_note", "dots 3 note", "any", "any"),
-    ("emu3", "Emu 3", "", ""),
-    ("ernie4_5_vl_moe", "ERNIE 4.5 VL", "ernie4_5_vl_moe_vision", ""),
-    ("exaone4_5", "EXAONE 4.5", "exaone4_5_vision", ""),
-    ("fuyu", "Fuyu", "", ""),
-    ("gemma3", "Gemma 3", "any", ""),
-    ("gemma3n", "Gemma 3n", "any", "any"),
-    ("gemma4", "Gemma 4", "gemma4_vision", "any"),
-    ("gemma4_assistant", "Gemma 4 assistant", "", ""),
-    ("gemma4_unified", "Gemma 4 unified", "any", "any"),
-    ("gemma4_unified_assistant", "Gemma 4 unified assistant", "", ""),
-    ("glm46v", "GLM-4.6V", "glm4v_vision", ""),
-    ("glm4v", "GLM-4.1V", "glm4v_vision", ""),
-    ("glm4v_moe", "GLM-4.5V", "glm4v_moe_vision", ""),
-    ("glm_ocr", "GLM-OCR", "glm_ocr_vision", ""),
-    ("glmasr", "GLM-ASR", "", "glmasr_encoder"),
-    ("got_ocr2", "GOT-OCR 2", "any", ""),
-    ("granite_docling", "Granite Docling", "any", ""),
-    ("granite_speech", "Granite Speech", "", ""),
-    ("hunyuan_vl", "HunYuan VL", "any", ""),
-    ("hyperclovax_vision_v2", "HyperCLOVA X SEED, with vision", "qwen2_5_vl_vision", ""),
-    ("idefics2", "Idefics 2", "any", ""),
-    ("idefics3", "Idefics 3", "any", ""),
-    ("internvl", "InternVL 3", "any", ""),
-    ("janus", "Janus", "any", ""),
-    ("kimi_k25", "Kimi K2.5", "moonvit", ""),
-    ("kimi_vl", "Kimi VL", "moonvit", ""),
-    ("lfm2-vl", "LFM 2 VL (older files)", "any", ""),
-    ("lfm2_vl", "LFM 2 VL", "any", ""),
-    ("lighton_ocr", "LightOnOCR", "pixtral", ""),
-    ("llama4", "Llama 4", "llama4_vision_model", ""),
-    ("llava", "LLaVA", "any", ""),
-    ("llava_next", "LLaVA-NeXT", "any", ""),
-    ("llava_next_video", "LLaVA-NeXT Video", "any", ""),
-    ("llava_onevision", "LLaVA-OneVision", "any", ""),
-    ("minicpmv4_6", "MiniCPM-V 4.6", "any", ""),
-    ("minimax_m3_vl", "MiniMax-M3", "any", ""),
-    ("mistral3", "Mistral Small 3.1 and Ministral 3, with vision", "pixtral", ""),
-    ("mistral_large4", "Mistral Large 4", "pixtral_native", ""),
-    ("mllama", "Llama 3.2 Vision", "any", ""),
-    ("moss_transcribe_diarize", "MOSS transcribe and diarize", "", "any"),
-    ("muse_glimmer", "Muse Glimmer", "any", ""),
-    ("muse_spark", "Muse Spark", "any", "any"),
-    ("ovis2", "Ovis 2", "any", ""),
-    ("paddleocr_vl", "PaddleOCR-VL", "paddleocr_vl_vision", ""),
-    ("paligemma", "PaliGemma", "any", ""),
-    ("qwen2_audio", "Qwen 2 Audio", "", "any"),
-    ("qwen2_5_omni_thinker", "Qwen 2.5 Omni, thinker", "qwen2_5_omni_vision_encoder", "any"),
-    ("qwen2_vl", "Qwen 2 VL", "qwen2_vl_vision", ""),
-    ("qwen2_5_vl", "Qwen 2.5 VL", "qwen2_5_vl_vision", ""),
-    ("qwen3_asr", "Qwen 3 ASR", "", "any"),
-    ("qwen3_omni_moe_thinker", "Qwen 3 Omni, thinker", "qwen3_omni_moe_vision_encoder", "any"),
-    ("qwen3_vl", "Qwen 3 VL", "qwen3_vl_vision", ""),
-    ("qwen3_vl_moe", "Qwen 3 VL MoE", "qwen3_vl_moe_vision", ""),
-    ("qwen3_5", "Qwen 3.5", "qwen3_5_vision", ""),
-    ("qwen3_5_moe", "Qwen 3.5 MoE", "qwen3_5_moe_vision", ""),
-    ("qwen4_exp", "Qwen 4 Exp", "qwen4_exp_vision", ""),
-    ("smolvlm", "SmolVLM", "any", ""),
-    ("step3p7", "Step 3.7", "any", ""),
-    ("video_llama_3", "VideoLLaMA 3", "video_llama_3_vision", ""),
-    ("video_llava", "Video-LLaVA", "any", ""),
-    ("vipllava", "VipLLaVA", "any", ""),
-    ("voxtral", "Voxtral", "", "any"),
-)
+# under names of their own in the files of one model
+_ALSO = {
+    "fun_asr_nano": (
+        (
+            "{model.,}{audio_adaptor,adaptor,audio_adapter}.*",
+            "between a tower and the language model",
+        ),
+    ),
+    "glm_image": (("{model.,}vqmodel.*", "makes codes of images"),),
+    "vibevoice_asr": (
+        (
+            "{model.,}{acoustic_tokenizer_encoder,semantic_tokenizer_encoder}.*",
+            "makes numbers of sound, by convolutions",
+        ),
+    ),
+    "cosmos3_omni": (
+        (
+            "{blocks,patch_embed,pos_embed,deepstack_merger_list}.*",
+            "the tower for images, which keeps its own layout",
+        ),
+    ),
+    "shieldgemma2": (
+        ("model.model.vision_tower.*", "the tower for images, which keeps its own layout"),
+        ("model.model.multi_modal_projector.*", "between the tower and the language model"),
+    ),
+}
+# towers that lie elsewhere: where their config is, and how their tensors begin
+_ELSEWHERE = {
+    "deepseek_ocr2_encoder": (
+        "vision_config.encoder_config",
+        ("vision_tower.vision_encoder", "qwen2_model.model.model"),
+    ),
+}
 
 
 def _tower(part: Part, model_type: str) -> Tower:
-    key, names = _TOWERS[part]
+    key, names = _ELSEWHERE.get(model_type, _TOWERS[part])
     return Tower(
         part=part,
         key=key,
@@ -177,6 +150,56 @@ def _omni(name: str, title: str, vision: str) -> Family:
     )
 
 
+# PI0: one language model reads, and an expert of the same geometry attends to its keys, so that
+# both have one layout
+_PI0 = Family(
+    name="pi0",
+    title="PI0",
+    layout=HALF_SPLIT,
+    rules=(),
+    stays=(
+        (
+            "{model.,}{vlm,paligemma_with_expert.paligemma.model}.vision_tower.*",
+            "a tower for images, which keeps its own layout",
+        ),
+        (
+            "{model.,}{vlm,paligemma_with_expert.paligemma.model}.multi_modal_projector.*",
+            "between a tower and the language model",
+        ),
+        (
+            "{model.,}paligemma_with_expert.{paligemma,gemma_expert}.lm_head.weight",
+            "the output is not rotated",
+        ),
+        (
+            "{model.,}{embed_action_time,state_proj,action_in_proj,action_time_mlp_in}.*",
+            "reads states and times",
+        ),
+        ("{model.,}{action_time_mlp_out,action_out_proj}.{weight,bias}", "makes actions"),
+    ),
+    bases=tuple(
+        f"{base}{name}."
+        for base in ("model.", "")
+        for name in (
+            "vlm.language_model",
+            "dit",
+            "paligemma_with_expert.paligemma.model.language_model.model",
+            "paligemma_with_expert.paligemma.model.language_model",
+            "paligemma_with_expert.gemma_expert.model",
+        )
+    ),
+    inner="vlm_config.text_config",
+    towers=(
+        Tower(
+            part=Part.VISION,
+            key="vlm_config.vision_config",
+            bases=(
+                "model.vlm.vision_tower.",
+                "paligemma_with_expert.paligemma.model.vision_tower.",
+            ),
+        ),
+    ),
+)
+
 COMPOSITE = (
     *(
         Family(
@@ -184,7 +207,7 @@ COMPOSITE = (
             title=title,
             layout=HALF_SPLIT,  # replaced by the language model's
             rules=(),
-            stays=_STAYS,
+            stays=(*_STAYS, *_ALSO.get(name, ())),
             bases=_BASES,
             inner="text_config",
             towers=tuple(
@@ -193,8 +216,9 @@ COMPOSITE = (
                 if model_type
             ),
         )
-        for name, title, vision, audio in _WRAPPERS
+        for name, title, vision, audio in WRAPPERS
     ),
+    _PI0,
     _omni("qwen2_5_omni", "Qwen 2.5 Omni", "qwen2_5_omni_vision_encoder"),
     _omni("qwen3_omni_moe", "Qwen 3 Omni", "qwen3_omni_moe_vision_encoder"),
 )

@@ -34,6 +34,9 @@ EXAONE_NORMED = (*heads(layers=EXAONE), *head_norms(layers=EXAONE))
 FULL_NORMED = (*heads(layers=FULL_ATTENTION), *head_norms(layers=FULL_ATTENTION))
 LFM_NORMED = (*heads(), *head_norms(q="q_layernorm", k="k_layernorm"))
 HUNYUAN = (*heads(), *head_norms(q="query_layernorm", k="key_layernorm"))
+# Cosmos 3 is published under diffusers' names; its Omni is Qwen 3 VL inside
+COSMOS = heads(q="{q_proj,to_q}", k="{k_proj,to_k}")
+COSMOS_NORMED = (*COSMOS, *head_norms(q="{q_norm,norm_q}", k="{k_norm,norm_k}"))
 GATED = (*heads(gate=True), *head_norms())
 NO_ROPE_LAYERS = "no_rope_layers[layer] if no_rope_layers else (layer + 1) % 4 != 0"
 COHERE2 = (
@@ -49,6 +52,10 @@ GEMMA3N = (
      "outside the attention"),
     ("{base}{altup_projections,altup_unembed_projections}.*", "outside the attention"),
 )  # fmt: skip
+EVOLLA = (
+    ("{base}protein_encoder.*", "the encoder of proteins, which keeps its own layout"),
+    (LAYER + "adapter.*", "attention to proteins, which has no positions"),
+)
 _HEADS = (("{score,classifier,dense}.{weight,bias}", "the output is not rotated"),)
 CROSS = (
     (LAYER + "cross_attn.*", "cross-attention has no positions"),
@@ -92,13 +99,31 @@ MIMO_SLIDING = (
     " else not (layer == 0 or (layer + 1) % 6 == 0))"
 )
 MIMO_K = "(swa_num_key_value_heads or 2 * num_key_value_heads)"
+# NeoMME: two axes of positions, whose layers with windows rotate whole heads
+NEOMME_KIND = (
+    "(layer_types[layer] if layer_types else 'full_attention' if (layer + 1) % 6 == 0"
+    " or layer == L - 1 else 'sliding_attention')"
+)
+NEOMME_PART = (
+    f"(rope_parameters or {{}})[{NEOMME_KIND}].partial_rotary_factor"
+    f" or (0.25 if {NEOMME_KIND} == 'full_attention' else 1)"
+)
+NEOMME = (
+    (LAYER + "lambdas", "mixes hidden states"),
+    (AT + "exclusive_self_attention.alpha", "has an entry for each head, and no row leaves it"),
+    (AT + "output_projection.*", "values are not rotated, nor what reads them"),
+    ("{base}{embed_tokens,patch_embeddings,value_embeddings}.*", "embeddings are not rotated"),
+    ("{unembedding_projection,multi_vector_head,dense_head}.*", "the output is not rotated"),
+)
 BY_THETA = "layer_rope_theta[layer] if layer_rope_theta else True"
 
 PLAIN = (
     plain("arcee", "Arcee AFM"),
     plain("aria_text", "Aria, text"),
     plain("bitnet", "BitNet b1.58"),
+    plain("cosmos3_edge_text", "Cosmos 3 Edge, text", COSMOS),
     plain("cwm", "Code World Model"),
+    plain("deepseek_ocr2_text", "DeepSeek OCR 2, text"),
     plain("diffllama", "DiffLlama", also=((AT + "groupnorm.weight", "acts on values"),)),
     plain("emu3_text_model", "Emu 3, text"),
     plain("falcon_h1", "Falcon-H1"),
@@ -148,7 +173,9 @@ PLAIN = (
     plain("smollm3", "SmolLM 3", layers=NO_ROPE_LAYERS),
     plain("solar_open", "Solar Open", r=part(1.0)),
     plain("starcoder2", "StarCoder 2"),
+    plain("unlimited_ocr_text", "Unlimited OCR, text"),
     plain("vaultgemma", "VaultGemma", D="head_dim or 256"),
+    plain("evolla", "Evolla", also=EVOLLA),
     plain(
         "minimax",
         "MiniMax-01",
@@ -187,6 +214,10 @@ PLAIN = (
         r=part(0.25),
     ),
     replace(
+        plain("neomme", "NeoMME", r="D", D="head_dim or 64", also=NEOMME),
+        layer_sizes=(("r", f"int(D * ({NEOMME_PART}))"),),
+    ),
+    replace(
         plain("mimo_v2_flash", "MiMo-V2 Flash", r=part(0.334)),
         layer_sizes=(
             ("H", f"(swa_num_attention_heads if {MIMO_SLIDING} else 0) or num_attention_heads"),
@@ -200,6 +231,7 @@ WITH_NORMS = (
     plain("afmoe", "AFMoE (Trinity)", SLIDING_NORMED),
     plain("apertus", "Apertus", NORMED),
     plain("beam", "Beam", SLIDING_NORMED),
+    plain("chameleon", "Chameleon", WIDE, also=(("{base}vqmodel.*", "makes codes of images"),)),
     plain("doge", "Doge", NORMED),
     plain("dots1", "dots.llm1", NORMED),
     plain("exaone4", "EXAONE 4", EXAONE_NORMED),
@@ -226,7 +258,7 @@ WITH_NORMS = (
     plain("qwen3", "Qwen 3", NORMED, D="head_dim or 128"),
     plain("qwen3_moe", "Qwen 3 MoE", NORMED),
     plain("qwen3_omni_moe_text", "Qwen 3 Omni, text", NORMED),
-    plain("qwen3_vl_text", "Qwen 3 VL, text", NORMED, D="head_dim or 128"),
+    plain("qwen3_vl_text", "Qwen 3 VL, text", COSMOS_NORMED, D="head_dim or 128"),
     plain("qwen3_vl_moe_text", "Qwen 3 VL MoE, text", NORMED),
     plain("qwen2_vl_text", "Qwen 2 VL, text"),
     plain("qwen2_5_vl_text", "Qwen 2.5 VL, text"),

@@ -5,6 +5,8 @@ The number of rows is the same in all of them, so the form is a property of the 
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from ropeconv.knowledge.families.shapes import (
     AT,
     BLOCKS,
@@ -22,6 +24,7 @@ from ropeconv.knowledge.families.shapes import (
     part,
     sizes,
     stays,
+    wide_norms,
 )
 from ropeconv.knowledge.family import Family, Rule
 from ropeconv.words.layout import HALF_SPLIT, INTERLEAVED
@@ -43,7 +46,35 @@ MODERNBERT_STAYS = (
     ),
 )
 
+# Molmo 2: transformers takes the one matrix of its files apart, and its layers have another name
+_MOLMO = "{base}{layers,blocks}.{layer}."
+_OLMO_NORMS = "qk_norm_type == 'olmo'"
+
 FUSED = (
+    Family(
+        name="molmo2_text",
+        title="Molmo 2, text",
+        layout=HALF_SPLIT,
+        rules=(
+            *(
+                replace(rule, optional=True)
+                for rule in (
+                    *fused(_MOLMO + "self_attn.att_proj", BLOCKS, IN_BLOCKS),
+                    *heads(_MOLMO + "self_attn."),
+                )
+            ),
+            *head_norms(_MOLMO + "self_attn.", layers=f"not {_OLMO_NORMS}"),
+            *wide_norms(_MOLMO + "self_attn.", layers=_OLMO_NORMS),
+        ),
+        sizes=sizes(D="head_dim or 128"),
+        stays=(
+            *stays(_MOLMO),
+            (_MOLMO + "self_attn.attn_out" + ENDS, "values are not rotated, nor what reads them"),
+            (_MOLMO + "ff_norm.weight", "acts on the hidden state, before or after the heads"),
+            ("{base}wte.{embedding,new_embedding}", "embeddings are not rotated"),
+        ),
+        needs=FULL_ONLY,
+    ),
     Family(
         name="modernbert",
         title="ModernBERT",

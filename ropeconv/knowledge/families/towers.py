@@ -203,6 +203,26 @@ TOWERS = (
         _usual(1152, 16, 27),
     ),
     _tower(
+        "deepseek_ocr2_encoder",
+        "DeepSeek OCR 2, vision",
+        heads(_LAYER + "self_attn."),
+        _outside(_LAYER, "self_attn.", "{base}norm.weight"),
+        _usual(4096, 32, 32, K="num_key_value_heads or H"),
+    ),
+    _tower(
+        "lfm3_vl_vision",
+        "LFM 3 VL, vision",
+        (
+            *heads(_LAYER + "self_attn."),
+            *head_norms(_LAYER + "self_attn.", "{q_norm,q_layernorm}", "{k_norm,k_layernorm}"),
+        ),
+        (
+            *_outside(_LAYER, "self_attn.", "{base}{patch_embed,patchifier,embedding_norm}.weight"),
+            (_LAYER + "{conv,operator_norm}.*", "outside the attention"),
+        ),
+        _usual(1024, 16, 14, K="num_key_value_heads or 8"),
+    ),
+    _tower(
         "mlcd_vision_model",
         "MLCD, vision",
         heads(_ENCODER + "self_attn."),
