@@ -61,29 +61,41 @@ def _language(inventory: Inventory) -> Fields:
 def for_runtime(plan: Plan, family: Family, layout: RopeLayout) -> Plan:
     """The plan with the config's switch set, and notes on who can run these rows."""
     tables = [tower.family for tower in family.towers if tower.part in plan.parts and tower.family]
-    moved = [family] if Part.TEXT in plan.parts and not family.switch else []
-    texts = [runtimes(one, layout) for one in (*moved, *tables)]
-    further = programs(family, layout) if Part.TEXT in plan.parts else ()
-    notes = [*plan.notes, *(Note(kind="runtime", text=text) for text in (*texts, *further))]
-    if not family.switch or Part.TEXT not in plan.parts:
-        return replace(plan, notes=tuple(notes))
+    texts = [runtimes(one, layout) for one in tables]
+    files = plan.small_files
+    if Part.TEXT in plan.parts:
+        if family.switch:
+            files = _switched_files(files, family, layout)
+        own = _said_of_switch(plan, family, layout) if family.switch else runtimes(family, layout)
+        texts = [own, *texts, *programs(family, layout)]
+    notes = (Note(kind="runtime", text=text) for text in texts)
+    return replace(plan, small_files=files, notes=(*plan.notes, *notes))
+
+
+def _switched_files(
+    files: tuple[SmallFile, ...], family: Family, layout: RopeLayout
+) -> tuple[SmallFile, ...]:
     value = "true" if layout == INTERLEAVED else "false"
-    files = tuple(
+    return tuple(
         SmallFile(name=file.name, text=switched(file.text, family.switch, value, family.inner))
         if file.name == "config.json"
         else file
-        for file in plan.small_files
+        for file in files
     )
+
+
+def _said_of_switch(plan: Plan, family: Family, layout: RopeLayout) -> str:
+    value = "true" if layout == INTERLEAVED else "false"
     text = f"`{family.switch}` is {value} in config.json: transformers rotates by it"
-    if layout != family.layout:
-        text += f"; {deaf(family)}"
-        if own := own_class(plan.source, family):
-            text += (
-                f"; `{own}`, which this checkpoint brings, may be such code: load it without"
-                " trust_remote_code, or take `auto_map` out of config.json"
-            )
-    notes.append(Note(kind="runtime", text=text))
-    return replace(plan, small_files=files, notes=tuple(notes))
+    if layout == family.layout:
+        return text
+    text += f"; {deaf(family)}"
+    if own := own_class(plan.source, family):
+        text += (
+            f"; `{own}`, which this checkpoint brings, may be such code: load it without"
+            " trust_remote_code, or take `auto_map` out of config.json"
+        )
+    return text
 
 
 def deaf(family: Family) -> str:
@@ -106,8 +118,10 @@ def runtimes(family: Family, layout: RopeLayout) -> str:
     )
 
 
-# keys that say nothing of what the weights compute
-_NO_MATTER = {"transformers_version", "torch_dtype", "dtype", "_name_or_path", "use_cache"}
+# keys that say nothing of what the weights compute; which code runs them is said of each side
+_NO_MATTER = {
+    "transformers_version", "torch_dtype", "dtype", "_name_or_path", "use_cache", "auto_map",
+}  # fmt: skip
 
 
 def differing_keys(one: str, other: str, switch: str) -> tuple[tuple[str, str, str], ...]:

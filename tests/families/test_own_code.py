@@ -159,9 +159,19 @@ def test_switch_when_set_for_own_code_then_said_how_to_load(tmp_path: Path) -> N
     back = ropeconv.relayout(tmp_path / "moved", tmp_path / "back", INTERLEAVED)
     words = f"`{CLASS}`, which this checkpoint brings, may be such code"
 
-    assert words in done.plan.notes[-1].text
-    assert words not in back.plan.notes[-1].text
-    assert "llama.cpp rotates interleaved pairs" in done.plan.notes[-2].text
+    assert words in done.plan.notes[1].text
+    assert words not in back.plan.notes[1].text
+    assert "llama.cpp rotates interleaved pairs" in done.plan.notes[2].text
+
+
+def test_map_when_taken_out_as_advised_then_still_the_same_model(tmp_path: Path) -> None:
+    folder = make(tmp_path / "new", {"model_type": "qwen2", "auto_map": MAP})
+    ropeconv.relayout(folder, tmp_path / "moved", INTERLEAVED)
+    file = tmp_path / "moved" / "config.json"
+    config = json.loads(file.read_text())
+    file.write_text(json.dumps({key: one for key, one in config.items() if key != "auto_map"}))
+
+    assert ropeconv.verify(tmp_path / "moved", folder).outcome is ropeconv.Outcome.SAME
 
 
 def test_description_when_the_checkpoint_brings_code_then_takes_the_tables_place(
