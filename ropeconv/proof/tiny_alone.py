@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from ropeconv.proof.tiny_inputs import MELS, Kind, noise, numbers
+from ropeconv.proof.tiny_inputs import CHANNELS, MELS, PATCH, SIDE, Kind, noise, numbers
 
 _ROPE = {"rope_type": "default", "rope_theta": 1e4}
-_TEXT = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1,
+_TEXT: dict[str, Any] = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1,
          "num_attention_heads": 2, "vocab_size": 11, "pad_token_id": 0}  # fmt: skip
 _NEXT = (0, 1)  # tokens in a row
 _CODEC = {
@@ -18,15 +18,17 @@ _CODEC = {
     "vector_quantization_hidden_dimension": 4, "num_quantizers": 2, "upsample_groups": 36,
     "num_key_value_heads": 3, "attention_bias": False,
 }  # fmt: skip
-_PE_AUDIO = {
-    "audio_config": {
-        "hidden_size": 36, "num_attention_heads": 6, "num_key_value_heads": 2, "head_dim": 12,
-        "num_hidden_layers": 1, "intermediate_size": 20,
-        "dac_config": {"encoder_hidden_size": 2, "hidden_size": 4, "codebook_dim": 2,
-                       "downsampling_ratios": [2], "hop_length": 2},
-    },
-    "text_config": {**_TEXT, "model_type": "modernbert"},
+_PE = {
+    "hidden_size": 36, "num_attention_heads": 6, "num_key_value_heads": 2, "head_dim": 12,
+    "num_hidden_layers": 1, "intermediate_size": 20,
 }  # fmt: skip
+_PE_AUDIO = {
+    **_PE,
+    "dac_config": {"encoder_hidden_size": 2, "hidden_size": 4, "codebook_dim": 2,
+                   "downsampling_ratios": [2], "hop_length": 2},
+}  # fmt: skip
+_PE_VIDEO = {**_PE, "num_attention_heads": 4, "num_key_value_heads": 4}
+_PE_TEXT = {**_TEXT, "model_type": "modernbert"}
 
 ALONE_SIZES: dict[str, dict[str, Any]] = {
     "lasr_ctc": {
@@ -54,7 +56,13 @@ ALONE_SIZES: dict[str, dict[str, Any]] = {
     },
     "muse_glimmer_assistant": {"num_attention_heads": 6, "num_key_value_heads": 2,
                                "layer_types": ["full_attention"], "attention_bias": False},
-    "pe_audio": _PE_AUDIO,
+    "pe_audio": {"audio_config": _PE_AUDIO, "text_config": _PE_TEXT},
+    "pe_audio_video": {
+        "audio_video_config": {**_PE, "num_key_value_heads": 3, "audio_config": _PE_AUDIO,
+                               "video_config": _PE_VIDEO},
+        "text_config": _PE_TEXT,
+    },
+    "pe_video": {"video_config": _PE_VIDEO, "text_config": _PE_TEXT},
     "timesfm2_5": {"patch_length": 4, "context_length": 16, "horizon_length": 4,
                    "num_key_value_heads": 3},
 }  # fmt: skip
@@ -68,6 +76,16 @@ def _spoken(frames: int) -> dict[str, Any]:
     return {**_wave(frames), "decoder_input_ids": numbers([3, 7, 4, 9])}
 
 
+def _vit(config: Any) -> None:  # noqa: ANN401 - transformers' own
+    """PE's eyes are timm's by default, which is a package of its own; these are transformers'."""
+    from transformers import CONFIG_MAPPING  # noqa: PLC0415
+
+    video = getattr(config, "audio_video_config", config).video_config
+    sizes = {**_TEXT, "image_size": PATCH * SIDE, "patch_size": PATCH, "num_labels": 5}
+    video.vision_config = CONFIG_MAPPING["vit"](**sizes)
+
+
+_FILM = (1, 4, CHANNELS, PATCH * SIDE, PATCH * SIDE)
 ALONE = {
     "lasr_ctc": Kind(
         model="LasrForCTC", inputs=lambda: {"input_features": noise(1, 40, MELS)}, places=_NEXT
@@ -96,6 +114,25 @@ ALONE = {
         model="PeAudioModel",
         inputs=lambda: {"input_ids": numbers([3, 7, 4]), "input_values": noise(1, 1, 16)},
         places=_NEXT,
+    ),
+    "pe_audio_video": Kind(
+        model="PeAudioVideoModel",
+        inputs=lambda: {
+            "input_ids": numbers([3, 7, 4]),
+            "input_values": noise(1, 1, 8),
+            "pixel_values_videos": noise(*_FILM),
+        },
+        places=_NEXT,
+        put=_vit,
+    ),
+    "pe_video": Kind(
+        model="PeVideoModel",
+        inputs=lambda: {
+            "input_ids": numbers([3, 7, 4]),
+            "pixel_values_videos": noise(*_FILM),
+        },
+        places=_NEXT,
+        put=_vit,
     ),
     "timesfm2_5": Kind(
         model="TimesFm2_5ModelForPrediction",

@@ -20,11 +20,13 @@ class Kind:
         model: the name of the class.
         inputs: what it is called with.
         places: of two tokens whose positions differ by one on every axis.
+        put: what further changes the config: an object that it would not make of a table.
     """
 
     model: str
     inputs: Callable[[], dict[str, Any]]
     places: tuple[int, int] = (0, SIDE + 1)
+    put: Callable[[Any], None] | None = None
 
 
 def noise(*shape: int) -> Tensor:

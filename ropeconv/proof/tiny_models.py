@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from importlib import import_module
 from typing import Any
 
-from ropeconv.proof.tiny_stacks import FURTHER
+from ropeconv.proof.tiny_stacks import FURTHER, READING
 from ropeconv.words.errors import Unsupported
 
 SIZES: dict[str, Any] = {
@@ -263,16 +263,10 @@ def reading(config: Any, ids: Any) -> dict[str, Any]:  # noqa: ANN401
     """What the model is called with, to read those tokens; a decoder reads the same."""
     if config.model_type in SEVERAL_CODES:
         return {"input_ids": ids[..., None]}
-    if config.model_type == "csm":  # its second decoder says the codes of each token but the first
-        codes = ids[..., None].expand(*ids.shape, config.num_codebooks)
-        labels = codes.clone()
-        labels[:, 0] = -100
-        return {"input_ids": codes, "labels": labels}
-    if not config.is_encoder_decoder:
-        return {"input_ids": ids}
-    codes = getattr(getattr(config, "decoder_config", None), "num_channels", 0)
-    decoder = ids[..., None].expand(*ids.shape, codes) if codes else ids
-    return {"input_ids": ids, "decoder_input_ids": decoder}
+    given = {"input_ids": ids}
+    if config.is_encoder_decoder:
+        given["decoder_input_ids"] = ids
+    return given | READING.get(config.model_type, lambda _config, _ids: {})(config, ids)
 
 
 def tiny_model(config: Any, attention: str = "eager") -> Any:  # noqa: ANN401
@@ -298,7 +292,8 @@ def _make(config: Any, attention: str, kinds: tuple[Any, ...]) -> Any:  # noqa: 
         try:
             return kind.from_config(config, **choices)
         except ValueError as error:
-            if "Unrecognized configuration class" not in str(error):
+            # no name of `AutoModel` for it, or one that leads nowhere
+            if not str(error).startswith(("Unrecognized configuration class", "Could not find")):
                 raise
     module = import_module(type(config).__module__.replace("configuration_", "modeling_"))
     kind = next(

@@ -6,6 +6,7 @@ sizes for another's is seen.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 _ROPE = {"rope_type": "default", "rope_theta": 1e4}
@@ -45,7 +46,16 @@ FURTHER: dict[str, dict[str, Any]] = {
     },
     "esm": {"position_embedding_type": "rotary"},
     "esmc": {"num_key_value_heads": 6, "attention_bias": True},
+    "glm_image_text": {
+        "rope_parameters": {**_ROPE, "mrope_section": [2, 2, 1]},
+        "vision_vocab_size": 51,
+    },
     "higgs_audio_v2": {"rope_parameters": _ROPE, "codebook_size": 8, "num_codebooks": 2},
+    "idefics": {
+        "num_key_value_heads": 6, "qk_layer_norms": True, "cross_layer_interval": 2,
+        "vision_config": {"embed_dim": 8, "num_hidden_layers": 1, "num_attention_heads": 2,
+                          "intermediate_size": 8, "image_size": 8, "patch_size": 4},
+    },
     "t5gemma": {"encoder": _stack(6, 2, 3), "decoder": _stack(4, 4, 2), "vocab_size": 51},
     "t5gemma2": {
         "encoder": {"text_config": _stack(6, 2, 3, rope_parameters=_EACH_KIND),
@@ -56,3 +66,37 @@ FURTHER: dict[str, dict[str, Any]] = {
     },
     "ultrabert": {"layer_types": _KINDS * 2, "attention_bias": True},
 }  # fmt: skip
+
+
+def _frames(config: Any, ids: Any) -> dict[str, Any]:  # noqa: ANN401 - transformers' and torch's
+    """CSM's second decoder says the codes of every token but the first, where labels ask it to."""
+    codes = ids[..., None].expand(*ids.shape, config.num_codebooks)
+    labels = codes.clone()
+    labels[:, 0] = -100
+    return {"input_ids": codes, "labels": labels}
+
+
+def _channels(config: Any, ids: Any) -> dict[str, Any]:  # noqa: ANN401
+    codes = config.decoder_config.num_channels
+    return {"decoder_input_ids": ids[..., None].expand(*ids.shape, codes)}
+
+
+def _with_picture(config: Any, ids: Any) -> dict[str, Any]:  # noqa: ANN401
+    """IDEFICS does not read without one."""
+    shape = len(ids), 1, 3, config.vision_config.embed_dim
+    return {
+        "image_encoder_embeddings": ids.new_ones(shape).double(),
+        "image_attention_mask": ids.new_ones(*ids.shape, 1),
+    }
+
+
+def _with_delay(config: Any, ids: Any) -> dict[str, Any]:  # noqa: ANN401
+    return {"t_cond": ids.new_ones(1, config.hidden_size).double()}
+
+
+READING: dict[str, Callable[[Any, Any], dict[str, Any]]] = {
+    "csm": _frames,
+    "dia": _channels,
+    "idefics": _with_picture,
+    "voxtral_realtime_text": _with_delay,
+}

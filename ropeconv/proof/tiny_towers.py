@@ -163,6 +163,8 @@ def tiny_tower(model_type: str, attention: str) -> Any:  # noqa: ANN401 - transf
 
     special = {**SPECIAL, **ALONE_SIZES}.get(model_type, {})
     config = made_config(model_type, SIZES, special)
+    if put := KINDS[model_type].put:
+        put(config)
     module = import_module(type(config).__module__.replace("configuration_", "modeling_"))
     kind = getattr(module, KINDS[model_type].model)
     torch.manual_seed(0)

@@ -6,6 +6,7 @@ compared differ on every axis, so that every pair of a head turns.
 
 from __future__ import annotations
 
+from collections import Counter
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
@@ -48,6 +49,7 @@ def probe_tower(model_type: str) -> ProbeReport:
     for name, _, rows in projections:
         starts[name] = ends.get(_attention_of(name), 0)
         ends[_attention_of(name)] = starts[name] + rows
+    uses = Counter(module.weight for _, module, _ in projections)
     calls: dict[str, list[tuple[Tensor, ...]]] = {name: [] for name, _, _ in projections}
     for run in range(max(ends.values(), default=0)):
         with ExitStack() as hooks:
@@ -61,10 +63,11 @@ def probe_tower(model_type: str) -> ProbeReport:
             seen = hooks.enter_context(recording(model))
             with torch.no_grad():
                 model(**kind.inputs())
-        for name, _, rows in projections:
+        for name, module, rows in projections:
             if 0 <= run - starts[name] < rows:
-                (found, *_) = (c for at, all_ in seen.items() if is_near(at, name) for c in all_)
-                calls[name].append(tuple(x[:, :, list(kind.places)] for x in found))
+                near = [c for at, all_ in seen.items() if is_near(at, name) for c in all_]
+                if near or uses[module.weight] == 1:  # else the same weight runs elsewhere
+                    calls[name].append(tuple(x[:, :, list(kind.places)] for x in near[0]))
     measured = [
         Measured(
             name=name,
@@ -72,6 +75,7 @@ def probe_tower(model_type: str) -> ProbeReport:
             expected=expected_partners(family, name + ".weight", names, rows) if family else None,
         )
         for name, _, rows in projections
+        if calls[name]
     ]
     return ProbeReport(model_type=model_type, measured=tuple(measured), is_known=family is not None)
 

@@ -196,9 +196,8 @@ LACKING = (
     "EvollaModel", "edgetam_video", "efficientloftr", "eomt_dinov3", "esmfold2",
     "gradium_phonon_tts", "lightglue", "mlcd", "nemo_speechlm",
     "nemotron3_5_transcribe_asr_audio", "nemotron3_5_transcribe_audio",
-    "nemotron3_5_transcribe_word_timestamp", "nemotron3_diarization", "pe_audio",
-    "pe_audio_video", "pe_video", "pocket_tts", "pocket_tts_audio_tokenizer", "sam2_video",
-    "sam3", "sam3_tracker_video", "sapiens2",
+    "nemotron3_5_transcribe_word_timestamp", "nemotron3_diarization", "pocket_tts",
+    "pocket_tts_audio_tokenizer", "sam2_video", "sam3", "sam3_tracker_video", "sapiens2",
 )  # fmt: skip
 TOKENS = torch.tensor([[3, 7, 4, 9, 5, 8, 6, 11]])
 
@@ -220,10 +219,11 @@ def random_model(name: str, changed: dict[str, Any]) -> Any:
     return model
 
 
-def load(kind: Any, folder: Path, attention: str) -> Any:
+def load(kind: Any, folder: Path, attention: str, **choices: Any) -> Any:
     """A checkpoint in the model's own code, in float64."""
     return kind.from_pretrained(
         folder,
+        **choices,
         dtype=torch.float64,
         attn_implementation=attention,
         experts_implementation="eager",

@@ -96,7 +96,7 @@ def test_tower_when_moved_then_scores_are_the_same_in_the_other_layout(
     made.save_pretrained(tmp_path / "source")
     native, other = registry.FAMILIES[name].layout, other_layout(name)
     relayout(tmp_path / "source", tmp_path / "moved", other)
-    twin = load(type(made), tmp_path / "moved", attention)
+    twin = load(type(made), tmp_path / "moved", attention, config=made.config)
     expected, control = _scores(made, name), _scores(twin, name)
     with tower_rotating(twin, other):
         actual = _scores(twin, name)

@@ -20,21 +20,28 @@ FUNCTIONS = (
     "apply_multidimensional_rope",
 )
 
+# those whose stacks have code in several folders
+ALSO = {"pe_audio_video": ("pe_audio", "pe_video")}
+
 
 @contextmanager
 def tower_rotating(tower: Any, layout: RopeLayout) -> Iterator[None]:
     """Every rotation function of the tower's code is the one of a model with that layout."""
     donor = import_module(DONORS[layout.name]).apply_rotary_pos_emb
     module = sys.modules[type(tower).__module__]
-    found = [name for name in FUNCTIONS if hasattr(module, name)]
-    blocks = 2 if "apply_multidimensional_rope" in found else 1
+    folders = ALSO.get(tower.config.model_type, ())
+    others = [import_module(f"transformers.models.{at}.modeling_{at}") for at in folders]
+    found = [
+        (code, name) for code in (module, *others) for name in FUNCTIONS if hasattr(code, name)
+    ]
+    blocks = 2 if (module, "apply_multidimensional_rope") in found else 1
     if blocks > 1:  # the text's function, which the other one calls, must stay
-        found = ["apply_multidimensional_rope"]
+        found = [(module, "apply_multidimensional_rope")]
 
     assert found
 
     with ExitStack() as undo:
-        for name in found:
+        for module, name in found:
             undo.callback(setattr, module, name, getattr(module, name))
             setattr(module, name, lambda *given, **choices: _rotated(donor, given, choices, blocks))
         yield

@@ -13,6 +13,8 @@ from ropeconv.knowledge.families.shapes import (
     head_norms,
     heads,
     sizes,
+    stack,
+    stack_sizes,
     stays,
 )
 from ropeconv.knowledge.family import Family, Rule
@@ -58,7 +60,46 @@ _MIMI_STAYS = (
     ("{encoder,decoder,downsample,upsample}.*", "convolutions"),
     ("quantizer.*", "makes codes"),
 )
-_PE_LAYER = "{base}{audio_encoder.,video_encoder.,}layers.{layer}."
+_PE_LAYER = (
+    "{audio_encoder,video_encoder,audio_model.audio_encoder,video_model.video_encoder,"
+    "audio_video_encoder,audio_video_encoder.embedder.audio_encoder,"
+    "audio_video_encoder.embedder.video_encoder}."
+)
+
+
+def _pe(name: str, title: str, *encoders: tuple[str, str, str]) -> Family:
+    """Perception encoders of sound and film, beside a model of text.
+
+    Args:
+        name: transformers' model type.
+        title: for people.
+        encoders: the word of each, the key of its config, and how its tensors begin.
+    """
+    stacks: dict[str, str] = {}
+    for word, config, _ in encoders:
+        stacks |= stack_sizes(word, config)
+    last = encoders[-1][0]
+    return Family(
+        name=name,
+        title=title,
+        layout=INTERLEAVED,
+        rules=tuple(
+            rule
+            for word, _, at in encoders
+            for rule in stack(f"{at}.layers.{{layer}}.self_attn.", word, norms=True)
+        ),
+        sizes=sizes(**{letter: f"{letter}{last}" for letter in "CHKDL"}, **stacks),
+        stays=(
+            *stays(_PE_LAYER + "layers.{layer}."),
+            (_PE_LAYER + "{norm,output}.weight", "after the layers"),
+            (_PE_LAYER + "{embedder,patch_embedder}.*", "before the layers"),
+            ("{audio_model.,video_model.,}text_model.*",
+             "a model of text, which keeps its own layout"),
+            ("*{head,head.layer_norm,head.proj}" + ENDS, "the output is not rotated"),
+            ("*{logit_scale,logit_bias}", "the output is not rotated"),
+        ),
+    )  # fmt: skip
+
 
 _BOTH = "{base}{encoder,decoder}."
 _CROSS = "attention from one stack to another has no positions"
@@ -137,6 +178,23 @@ ALONE = (
         "Muse Glimmer assistant",
         (*heads(), *head_norms()),
         (("{base}encoder.{fc,output_norm_enc}.weight", "before the layers"),),
+    ),
+    _pe("pe_audio", "PE-AV, sound", ("audio", "audio_config", "audio_encoder")),
+    _pe("pe_video", "PE-AV, film", ("video", "video_config", "video_encoder")),
+    _pe(
+        "pe_audio_video",
+        "PE-AV",
+        (
+            "audio",
+            "audio_video_config.audio_config",
+            "{audio_model.,audio_video_encoder.embedder.}audio_encoder",
+        ),
+        (
+            "video",
+            "audio_video_config.video_config",
+            "{video_model.,audio_video_encoder.embedder.}video_encoder",
+        ),
+        ("both", "audio_video_config", "audio_video_encoder"),
     ),
     _alone(
         "timesfm2_5",
