@@ -24,6 +24,7 @@ from ropeconv.knowledge.families.sparse import ABSENT
 from ropeconv.knowledge.family import Tower
 from ropeconv.knowledge.formula import solve
 from ropeconv.knowledge.registry import FAMILIES
+from ropeconv.knowledge.tensors import tensors_of
 from ropeconv.proof.family_probe import part_of
 from ropeconv.story.relayout import relayout
 from ropeconv.thinking.inventory import Inventory, take_stock
@@ -31,6 +32,7 @@ from ropeconv.words.layout import HALF_SPLIT, INTERLEAVED, RopeLayout
 from ropeconv.words.parts import Part
 from tests.families.cases import difference, other_layout, random_model
 from tests.families.swap import rotating, rotating_inside
+from tests.families.tensor_names import REWRITE, templates_of
 from tests.families.tiny_wrappers import CHOICES, inputs_of, tiny_wrapper
 
 pytestmark = pytest.mark.peer
@@ -106,6 +108,7 @@ def test_text_when_moved_then_whole_computes_the_same_and_towers_stay(
 ) -> None:
     model = tiny_wrapper(name)
     model.save_pretrained(tmp_path / "source")
+    assert templates_of(tmp_path / "source", name) == tensors_of(name), REWRITE
     inventory = take_stock(hf.discover(tmp_path / "source"))
     other = other_of(inventory.layout)
     relayout(tmp_path / "source", tmp_path / "moved", other)
