@@ -174,5 +174,7 @@ model of vision or sound and language is made tiny in its own class, moved, and 
 the other layout, but for eight. mlx-lm runs the text of Kimi K2.5, which 5.23 cannot read after
 writing it, and of LFM 2 VL under its older name. Gemma 3n (needs timm), Kimi VL (remote code) and
 the two Omni (what thinks in them is made by itself) are held against their text alone; Gemma 4's
-two assistants were only read. What speaks in an Omni stays.
+two assistants were only read. What speaks in an Omni stays. FastVLM and Perception LM, whose
+towers are timm's, are made with CLIP's in their place. PI0's expert for actions attends to the keys
+of the language model that reads, so that both move together.
 """

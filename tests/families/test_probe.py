@@ -9,11 +9,12 @@ import pytest
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from ropeconv.knowledge import registry
+from ropeconv.knowledge.families.alone import ALONE
 from ropeconv.knowledge.families.composite import COMPOSITE
+from ropeconv.knowledge.families.towers import TOWERS
 from ropeconv.knowledge.family import Family, Peer
 from ropeconv.proof.family_probe import lacking, probe
 from ropeconv.proof.rotating_types import rotating_types
-from ropeconv.proof.tiny_towers import KINDS
 from ropeconv.words.errors import Unsupported
 from ropeconv.words.layout import HALF_SPLIT
 from tests.families.cases import LACKING, RUNNABLE, VARIANTS
@@ -22,7 +23,7 @@ pytestmark = pytest.mark.peer
 
 
 def test_list_of_families_when_one_is_in_the_table_then_it_is_tested() -> None:
-    others = {*KINDS, *(family.name for family in COMPOSITE)}
+    others = {family.name for family in (*ALONE, *COMPOSITE, *TOWERS)}
     here = {
         name
         for name, family in registry.FAMILIES.items()
@@ -144,7 +145,6 @@ def test_type_when_a_tiny_one_cannot_be_run_then_refused_with_a_way_on() -> None
 @pytest.mark.parametrize(
     ("name", "changed", "why"),
     [
-        ("voxtral_realtime_text", {}, "Could not find"),
         ("t5gemma2_text", {}, "no class of its code reads text by that config alone"),
         ("cosmos3_edge_text", {"hidden_size": 61}, "not a multiple"),
     ],
@@ -152,7 +152,7 @@ def test_type_when_a_tiny_one_cannot_be_run_then_refused_with_a_way_on() -> None
 def test_type_when_transformers_cannot_even_make_a_tiny_one_then_refused(
     name: str, changed: dict[str, Any], why: str
 ) -> None:
-    """No class for it, one that no name leads to, and a config's own kind of error."""
+    """No class that a name leads to, and a config's own kind of error."""
     with pytest.raises(Unsupported, match="cannot run a tiny model") as raised:
         probe(name, **changed)
 
