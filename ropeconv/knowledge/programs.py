@@ -25,7 +25,7 @@ _NORM = (
 )  # fmt: skip
 # llama.cpp's NEOX
 _NEOX = (
-    "afmoe", "apertus", "bitnet", "dbrx", "dots1", "eurobert", "exaone", "exaone4", "exaone_moe",
+    "afmoe", "apertus", "dbrx", "dots1", "eurobert", "exaone", "exaone4", "exaone_moe",
     "falcon", "falcon_h1", "gemma", "gemma2", "gemma3", "gemma3_text", "gemma3n", "glm4_moe",
     "gpt_neox", "gpt_oss", "hunyuan_v1_dense", "hunyuan_v1_moe", "jais2", "lfm2", "lfm2_moe",
     "mellum", "mimo_v2_flash", "minicpm3", "minimax_m2", "modernbert", "nemotron", "olmo2", "olmo3",
@@ -53,6 +53,11 @@ def programs(family: Family, layout: RopeLayout) -> tuple[str, ...]:
     if layout == family.layout:
         return ()
     found = []
+    if family.has_every_shape and layout == INTERLEAVED:
+        found.append(
+            "Meta's code rotates interleaved pairs, of files in a format of its own:"
+            " `ropeconv convert hf-to-meta` writes it"
+        )
     if family.name in SWITCHED_IN_MLX:
         value = "true" if layout == INTERLEAVED else "false"
         found.append(f'mlx-lm rotates these rows where config.json has "{MLX_SWITCH}": {value}')

@@ -161,7 +161,7 @@ def _numbered(name: str) -> str:
 def _stays(family: Family, names: Iterable[str]) -> Iterable[TensorLine]:
     """Tensors that stay, by reason; whole templates where no model of the type was ever made."""
     aside = [rule for rule in family.rules if not rule.rotates]
-    if family.has_every_shape or not names:
+    if not names:
         yield from (_line(rule.name, rule.why) for rule in aside)
         yield from (_line(template, why) for template, why in family.stays)
         return

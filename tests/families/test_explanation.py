@@ -94,7 +94,8 @@ def test_sizes_when_rows_do_not_need_them_then_left_out() -> None:
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("llama", ('mlx-lm rotates these rows where config.json has "rope_traditional": true',
+        ("llama", ("`ropeconv convert hf-to-meta` writes it",
+                   'mlx-lm rotates these rows where config.json has "rope_traditional": true',
                    "(NORM), and its converter takes half-split files and reorders rows itself")),
         ("glm4", ('where config.json has "rope_traditional": false',
                   "(NORM), and its converter takes interleaved files and keeps their order")),
@@ -123,6 +124,13 @@ def test_programs_when_listed_then_of_families_that_there_are() -> None:
         family = FAMILIES[name]
         assert mode == "NORM" or family.inner or family.layout == layout, name
         assert programs(family, family.layout) == ()
+
+
+def test_stays_when_of_llama_then_its_own_tensors() -> None:
+    found = dict(stays("llama"))
+
+    assert found[LAYER + "mlp." + FEED] == OUTSIDE
+    assert found[LAYER + "self_attn.o_proj.weight"] == "reads values, which are not rotated"
 
 
 def test_tensors_when_left_out_of_another_format_then_not_said_to_stay() -> None:

@@ -76,7 +76,7 @@ RULES = (
         rows="Keep(F)",
         columns="C",
         split=Split.ROWS,
-        why="not rotated",
+        why="outside the attention",
     ),
     Rule(
         name=_MLP + "up_proj.weight",
@@ -84,7 +84,7 @@ RULES = (
         rows="Keep(F)",
         columns="C",
         split=Split.ROWS,
-        why="not rotated",
+        why="outside the attention",
     ),
     Rule(
         name=_MLP + "down_proj.weight",
@@ -92,7 +92,7 @@ RULES = (
         rows="Keep(C)",
         columns="F",
         split=Split.COLUMNS,
-        why="not rotated",
+        why="outside the attention",
     ),
     Rule(
         name="model.norm.weight",
@@ -108,7 +108,7 @@ RULES = (
         rows="Keep(V)",
         columns="C",
         split=Split.ROWS,
-        why="not rotated; absent where it shares the embedding's tensor",
+        why="the output is not rotated; absent where it shares the embedding's tensor",
         optional=True,
     ),
 )
