@@ -63,6 +63,25 @@ ALONE_SIZES: dict[str, dict[str, Any]] = {
         "text_config": _PE_TEXT,
     },
     "pe_video": {"video_config": _PE_VIDEO, "text_config": _PE_TEXT},
+    "nemotron3_diarization": {
+        "audio_config": {"hidden_size": 36, "num_attention_heads": 3, "num_key_value_heads": 3,
+                         "head_dim": 12, "num_hidden_layers": 2, "intermediate_size": 20,
+                         "num_mel_bins": MELS},
+        "head_config": {"audio_hidden_size": 36, "hidden_size": 8},
+    },
+    "pocket_tts": {
+        "num_attention_heads": 6, "num_key_value_heads": 2, "vocab_size": 51, "latent_dim": 4,
+        "pad_token_id": 0, "audio_prompt_token_id": 47, "audio_latent_token_id": 48,
+        "audio_prompt_bos_token_id": 49, "audio_bos_token_id": 50,
+        "flow_head_config": {"hidden_size": 8, "num_hidden_layers": 1, "latent_dim": 4,
+                             "condition_dim": 36, "frequency_embedding_size": 4},
+    },
+    "pocket_tts_audio_tokenizer": {
+        "num_filters": 2, "upsampling_ratios": [2], "upsample_groups": 36, "latent_dim": 4,
+        "attention_bias": False,
+    },
+    "sapiens2": {"num_hidden_layers": 2, "num_register_tokens": 2,
+                 "num_key_value_heads_per_layer": [3, 1]},
     "timesfm2_5": {"patch_length": 4, "context_length": 16, "horizon_length": 4,
                    "num_key_value_heads": 3},
 }  # fmt: skip
@@ -109,6 +128,27 @@ ALONE = {
             "context_hidden_states": noise(1, 3, 36 * 5),
         },
         places=_NEXT,
+    ),
+    "nemotron3_diarization": Kind(
+        model="Nemotron3DiarizationForAudioFrameClassification",
+        inputs=lambda: {"input_features": noise(1, 64, MELS)},
+        places=_NEXT,
+    ),
+    "pocket_tts": Kind(
+        model="PocketTTSForConditionalGeneration",
+        inputs=lambda: {"input_ids": numbers([3, 7, 4, 9]), "use_cache": False},
+        places=_NEXT,
+    ),
+    "pocket_tts_audio_tokenizer": Kind(
+        model="PocketTTSAudioTokenizerModel",
+        inputs=lambda: {"input_values": noise(1, 1, 256)},
+        places=_NEXT,
+    ),
+    # its positions go from -1 to 1, as DINOv3's; three tokens stand before the patches
+    "sapiens2": Kind(
+        model="Sapiens2Model",
+        inputs=lambda: {"pixel_values": noise(1, CHANNELS, PATCH * (SIDE + 2), PATCH * (SIDE + 2))},
+        places=(3, 3 + SIDE + 3),
     ),
     "pe_audio": Kind(
         model="PeAudioModel",

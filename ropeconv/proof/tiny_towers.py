@@ -121,6 +121,7 @@ KINDS = {
         model="Lfm3VlVisionModel", inputs=lambda: _patches(CHANNELS * PATCH * PATCH), places=_MERGED
     ),
     "llama4_vision_model": Kind(model="Llama4VisionModel", inputs=_picture),
+    "mlcd": Kind(model="MLCDVisionModel", inputs=_picture, places=(1, SIDE + 2)),
     "mlcd_vision_model": Kind(model="MLCDVisionModel", inputs=_picture, places=(1, SIDE + 2)),
     "paddleocr_vl_vision": Kind(
         model="PaddleOCRVisionModel",

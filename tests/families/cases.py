@@ -193,11 +193,9 @@ VARIANTS: tuple[tuple[str, dict[str, Any]], ...] = (
 UNSEEN: tuple[tuple[str, dict[str, Any]], ...] = (("roformer", {"rotary_value": True}),)
 # types of the pinned transformers that write text or rotate, and that no table knows yet
 LACKING = (
-    "EvollaModel", "edgetam_video", "efficientloftr", "eomt_dinov3", "esmfold2",
-    "gradium_phonon_tts", "lightglue", "mlcd", "nemo_speechlm",
-    "nemotron3_5_transcribe_asr_audio", "nemotron3_5_transcribe_audio",
-    "nemotron3_5_transcribe_word_timestamp", "nemotron3_diarization", "pocket_tts",
-    "pocket_tts_audio_tokenizer", "sam2_video", "sam3", "sam3_tracker_video", "sapiens2",
+    "EvollaModel", "edgetam_video", "efficientloftr", "eomt_dinov3", "esmfold2", "lightglue",
+    "nemo_speechlm", "nemotron3_5_transcribe_asr_audio", "nemotron3_5_transcribe_audio",
+    "nemotron3_5_transcribe_word_timestamp", "sam2_video", "sam3", "sam3_tracker_video",
 )  # fmt: skip
 TOKENS = torch.tensor([[3, 7, 4, 9, 5, 8, 6, 11]])
 

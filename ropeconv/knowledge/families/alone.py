@@ -6,10 +6,15 @@ Source:
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from ropeconv.knowledge.families.shapes import (
+    BLOCKS,
     ENDS,
     FACTOR,
+    IN_BLOCKS,
     LAYER,
+    fused,
     head_norms,
     heads,
     sizes,
@@ -33,9 +38,11 @@ def _alone(
     bases: tuple[str, ...] = ("model.", ""),
     layer: str = LAYER,
     at: str = "self_attn.",
+    layer_sizes: tuple[tuple[str, str], ...] = (),
     **changed: str,
 ) -> Family:
     return Family(
+        layer_sizes=layer_sizes,
         name=name,
         title=title,
         layout=layout,
@@ -132,6 +139,21 @@ def _moonshine(
     )
 
 
+_FLOW = (
+    ("{flow_head,loss_weighting,eos_head}.*", "makes sound of hidden states"),
+    ("{latent_mean,latent_std,latent_stats_num_updates}", "makes sound of hidden states"),
+    ("{base}{audio_latent_proj,audio_prompt_proj}.weight", "before the layers"),
+    ("{base}bos_latent", "before the layers"),
+)
+# files have Gradium's own names and rows: transformers takes them apart and reorders them
+_GRADIUM = "flow_lm.transformer.layers.{layer}."
+_FULL = "layer < (num_first_full_attention_layers or 8)"
+_SAPIENS_K = (
+    "num_key_value_heads_per_layer[layer] if num_key_value_heads_per_layer else"
+    f" H if {_FULL} or not layer < L - (num_last_full_attention_layers or 8) else"
+    " num_key_value_attention_heads or 8"
+)
+
 ALONE = (
     _moonshine(
         "moonshine",
@@ -195,6 +217,74 @@ ALONE = (
             "{video_model.,audio_video_encoder.embedder.}video_encoder",
         ),
         ("both", "audio_video_config", "audio_video_encoder"),
+    ),
+    _alone(
+        "nemotron3_diarization",
+        "Nemotron 3 diarization",
+        heads(),
+        (
+            (LAYER + "{layer_norm1,layer_norm2}" + ENDS, "acts on the hidden state"),
+            ("{base}{embedder.projection,input_layer_norm,layer_norm}" + ENDS, _OUTSIDE),
+            ("{model.,}{proj,upsampler.conv}" + ENDS, "after the layers"),
+            ("{classifier.dense,classifier.out_proj}" + ENDS, "the output is not rotated"),
+            ("silence_embeds", "embeddings are not rotated"),
+        ),
+        bases=("model.audio_tower.", "audio_tower."),
+        C="audio_config.hidden_size",
+        H="audio_config.num_attention_heads",
+        K="audio_config.num_key_value_heads or H",
+        D="audio_config.head_dim or C // H",
+        L="audio_config.num_hidden_layers",
+    ),
+    _alone("pocket_tts", "Pocket TTS", heads(), _FLOW),
+    _alone(
+        "pocket_tts_audio_tokenizer",
+        "Pocket TTS, codes of sound",
+        heads(_MIMI + "self_attn."),
+        (*_MIMI_STAYS, ("latent_proj.weight", "between the stacks")),
+        layer=_MIMI,
+    ),
+    Family(
+        name="gradium_phonon_tts",
+        title="Gradium Phonon TTS",
+        layout=INTERLEAVED,
+        bases=("",),
+        rules=fused(_GRADIUM + "self_attn.in_proj", BLOCKS, IN_BLOCKS),
+        sizes=sizes(),
+        stays=(
+            (_GRADIUM + "self_attn.out_proj" + ENDS, "reads values"),
+            (_GRADIUM + "{linear1,linear2,norm1,norm2}" + ENDS, _OUTSIDE),
+            ("flow_lm.{condition_provider,flow_net,input_linear,out_eos,out_norm}.*", _OUTSIDE),
+            ("flow_lm.{bos_emb,emb_mean,emb_std}", _OUTSIDE),
+            ("loss_weighting.*", _OUTSIDE),
+            ("latent_stats_num_updates", _OUTSIDE),
+            ("mimi.*", "makes sound of codes: a model of its own, which keeps its layout"),
+        ),
+    ),
+    _alone(
+        "sapiens2",
+        "Sapiens 2",
+        tuple(
+            replace(rule, optional=True)
+            for at, q, k in (
+                ("{base}blocks.{layer}.attn.", "wq", "wk"),
+                ("{base}layer.{layer}.attention.", "q_proj", "k_proj"),
+            )
+            for rule in (*heads(at, q, k), *head_norms(at))
+        ),
+        (
+            ("{base}blocks.{layer}.attn.{wv,proj}" + ENDS, "values are not rotated"),
+            ("{base}blocks.{layer}.{attn.gamma,ln1,ln2}.weight", "acts on the hidden state"),
+            ("{base}blocks.{layer}.ffn.*", _OUTSIDE),
+            ("{base}{cls_token,storage_tokens,mask_token}", "before the layers"),
+            ("{base}patch_embed.*", "before the layers"),
+            ("{base}ln1.weight", "after the layers"),
+            ("{decode_head,head,depth_head,neck,decoder}.*", "the output is not rotated"),
+        ),
+        bases=("backbone.", "model.", ""),
+        K="H",
+        D="C // H",
+        layer_sizes=(("K", _SAPIENS_K),),
     ),
     _alone(
         "timesfm2_5",

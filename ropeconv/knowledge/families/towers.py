@@ -222,17 +222,20 @@ TOWERS = (
         ),
         _usual(1024, 16, 14, K="num_key_value_heads or 8"),
     ),
-    _tower(
-        "mlcd_vision_model",
-        "MLCD, vision",
-        heads(_ENCODER + "self_attn."),
-        _outside(
-            _ENCODER,
-            "self_attn.",
-            "{base}{vision_model.,}{embeddings,pre_layrnorm,post_layernorm}.*",
-            "{base}{vision_model.,}class_pos_emb",
-        ),
-        _usual(1664, 16, 48),
+    *(
+        _tower(
+            name,
+            title,
+            heads(_ENCODER + "self_attn."),
+            _outside(
+                _ENCODER,
+                "self_attn.",
+                "{base}{vision_model.,}{embeddings,pre_layrnorm,post_layernorm}.*",
+                "{base}{vision_model.,}class_pos_emb",
+            ),
+            _usual(1664, 16, 48),
+        )
+        for name, title in (("mlcd_vision_model", "MLCD, vision"), ("mlcd", "MLCD"))
     ),
     _tower(
         "dinov3_vit",
