@@ -31,7 +31,7 @@ def check_description(described: Family, checkpoint: Checkpoint) -> None:
             f" model type `{name[:60]}` in {checkpoint.format.value} format",
             fix="describe this model type, for files in Hugging Face's format",
         )
-    if name in FAMILIES and not own_class(checkpoint):
+    if name in FAMILIES and not own_class(checkpoint, FAMILIES[name]):
         raise UsageError(
             what=f"the model type `{name}` is described, but ropeconv has a table for it",
             why="a measured table is replaced by a description only where the checkpoint brings"

@@ -21,7 +21,7 @@ _NAME = re.compile(r"[\w./\-]{1,120}")
 _MODEL = "AutoModel"
 
 
-def own_class(checkpoint: Checkpoint, family: Family | None = None) -> str:
+def own_class(checkpoint: Checkpoint, family: Family) -> str:
     """The class that a checkpoint brings for its model; empty if it brings none.
 
     Args:
@@ -31,7 +31,7 @@ def own_class(checkpoint: Checkpoint, family: Family | None = None) -> str:
     if checkpoint.format is not Format.HF:
         return ""
     config = parse_object(checkpoint.config, checkpoint.claims.origin)
-    inner = evaluate(family.inner, config) if family and family.inner else None
+    inner = evaluate(family.inner, config) if family.inner else None
     return _class_in(config) or _class_in(inner)
 
 
