@@ -89,6 +89,12 @@ _GEMMA4 = {
     },
 }  # fmt: skip
 _PART = {"partial_rotary_factor": 0.6}
+_EVOLLA = {
+    "protein_encoder_config": {"hidden_size": 12, "num_hidden_layers": 1,
+                               "num_attention_heads": 2, "intermediate_size": 8},
+    "aligner_num_add_layers": 2, "resampler_depth": 1, "resampler_dim_head": 4,
+    "resampler_heads": 2, "resampler_num_latents": 3,
+}  # fmt: skip
 
 
 def _stack(hidden_size: int, heads: int, layers: int) -> dict[str, Any]:
@@ -123,10 +129,8 @@ SPECIAL: dict[str, dict[str, Any]] = {
     "deepseek_v3": _LATENT,
     "deepseek_v32": _LATENT,
     "ernie4_5_vl_moe_text": {"moe_intermediate_size": [22, 22], **_SECTIONS},
-    "evolla": {"protein_encoder_config": {"hidden_size": 12, "num_hidden_layers": 1,
-                                          "num_attention_heads": 2, "intermediate_size": 8},
-               "aligner_num_add_layers": 2, "resampler_depth": 1, "resampler_dim_head": 4,
-               "resampler_heads": 2, "resampler_num_latents": 3},
+    "EvollaModel": _EVOLLA,
+    "evolla": _EVOLLA,
     "falcon": {"head_dim": LEFT_OUT, "num_kv_heads": 2, "new_decoder_architecture": True,
                "num_key_value_heads": LEFT_OUT},
     "gemma3n_text": {"num_kv_shared_layers": 0, "intermediate_size": [22] * 4,

@@ -14,6 +14,7 @@ from ropeconv.proof.tiny_models import reading, tiny_config, tiny_model
 from ropeconv.words.layout import HALF_SPLIT, INTERLEAVED, RopeLayout
 
 RUNNABLE = (
+    "EvollaModel",
     "afmoe",
     "apertus",
     "arcee",
@@ -193,7 +194,7 @@ VARIANTS: tuple[tuple[str, dict[str, Any]], ...] = (
 UNSEEN: tuple[tuple[str, dict[str, Any]], ...] = (("roformer", {"rotary_value": True}),)
 # types of the pinned transformers that write text or rotate, and that no table knows yet
 LACKING = (
-    "EvollaModel", "edgetam_video", "efficientloftr", "eomt_dinov3", "esmfold2", "lightglue",
+    "edgetam_video", "efficientloftr", "eomt_dinov3", "esmfold2", "lightglue",
     "nemo_speechlm", "nemotron3_5_transcribe_asr_audio", "nemotron3_5_transcribe_audio",
     "nemotron3_5_transcribe_word_timestamp", "sam2_video", "sam3", "sam3_tracker_video",
 )  # fmt: skip

@@ -175,6 +175,7 @@ PLAIN = (
     plain("starcoder2", "StarCoder 2"),
     plain("unlimited_ocr_text", "Unlimited OCR, text"),
     plain("vaultgemma", "VaultGemma", D="head_dim or 256"),
+    plain("EvollaModel", "Evolla (older configs)", also=EVOLLA),
     plain("evolla", "Evolla", also=EVOLLA),
     plain(
         "minimax",
