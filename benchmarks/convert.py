@@ -8,8 +8,8 @@ take turns within each round, so that a slow moment hits all of them; every numb
 every ratio the median of the rounds' own ratios. Each contender is a process of its own: wall time
 has its start-up, memory is its peak as the kernel counts it. A virtual machine gives memory that
 is idle back to its host, and whoever takes it again first waits for it (up to 5 s for 2 GB were
-seen). So memory is filled with page cache but for what two targets take, as it is on any machine
-that has run for long, and directly before each measured run the same contender runs unmeasured.
+seen). So memory is filled with page cache but for what a target takes, as it is on any machine that
+has run for long, and directly before each measured run the same contender runs unmeasured.
 Our modules are compiled to bytecode first, as an installer does, wherever writing it is turned off.
 
 warm: the source is in the page cache, nothing is flushed. warm, sync: every target file is flushed
@@ -406,7 +406,8 @@ def measure(root: Path, contender: Contender, mode: Mode, filler: Filler) -> Run
     flushed = target if mode.sync and not own else None
     os.sync()
     warm_up(source)
-    filler.leave(2 * sum(path.stat().st_size for path in source.iterdir()))
+    # what a target takes: of twice as much, every third run got pages that the host had taken
+    filler.leave(int(1.15 * sum(path.stat().st_size for path in source.iterdir())))
     timed(command, flushed)
     if mode.cold:
         chill(source)
