@@ -74,6 +74,8 @@ _LING = {
 # families whose code is in no transformers: nothing else measures them
 ALONE: dict[str, dict[str, Any]] = {
     "Klear": {**_EXPERTS, **_BIAS},
+    "afm7": {"hidden_dim": 60, "num_layers": 4, "num_kv_reuse_layers": 2, "num_heads": 6,
+             "num_kv_heads": 2},
     "bailing_moe": _LING,
     "bailing_moe_linear": {**_LING, "num_hidden_layers": 4, "layer_group_size": 3,
                            "group_norm_size": 2},

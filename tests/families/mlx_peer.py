@@ -42,7 +42,8 @@ def write_model(config: Mapping[str, Any], folder: Path) -> None:
         made[name] = numbers.astype(np.float32)
     folder.mkdir()
     tensors = {
-        name: np.ascontiguousarray(one) for name, one in stored(made, str(config["model_type"]))
+        name: np.ascontiguousarray(one).reshape(one.shape)  # which makes a vector of a number
+        for name, one in stored(made, str(config["model_type"]))
     }
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     (folder / "config.json").write_text(json.dumps(config, indent=2))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from ropeconv.knowledge import registry
+from ropeconv.knowledge.families.refused import REFUSED
 from ropeconv.knowledge.family import Peer
 from ropeconv.knowledge.programs import HEARD_IN_MLX, SWITCHED_IN_MLX
 from ropeconv.knowledge.tensors import tensors_of
@@ -88,6 +90,21 @@ def test_list_of_families_when_measured_by_mlx_then_it_is_run_here() -> None:
 
     assert set(ALONE) == {name for name, one in families if one.measured_by is Peer.MLX_LM}
     assert set(BOTH) <= {name for name, one in families if one.measured_by is Peer.TRANSFORMERS}
+
+
+def test_list_of_families_when_mlx_runs_one_then_it_has_a_table_or_a_reason() -> None:
+    """A model type that a newer mlx-lm adds is seen here."""
+    code = files("mlx_lm") / "models"
+    texts = {Path(file.name).stem: file.read_text() for file in code.iterdir() if file.is_file()}
+    found = {name for name, text in texts.items() if "\nclass Model(" in text}
+    others = {
+        "bailing_moe_v3",  # runs what config.json calls bailing_hybrid
+        "phixtral",  # runs phi-msft
+        "prism_hadamard_qwen35",  # packs of two bits, of which nothing here makes a tiny one
+    }
+
+    assert len(found) > 100
+    assert found - set(registry.FAMILIES) - set(REFUSED) == others
 
 
 @pytest.mark.parametrize(

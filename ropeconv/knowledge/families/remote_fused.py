@@ -39,7 +39,40 @@ _LING_SCORES = (
 )
 _WINDOW = "layer in sliding_window_layers"
 
+# AFM: the last layers use keys and values that one layer before them made
+_REUSING = "{base}kv_reuse_layers.{layer}."
+
 JOINED = (
+    Family(
+        name="afm7",
+        title="AFM, Apple's model for devices",
+        layout=INTERLEAVED,
+        rules=(
+            *fused(AT + "qkv_proj", BLOCKS, IN_BLOCKS),
+            *head_norms(),
+            Rule(
+                name=_REUSING + "self_attn.q_proj.weight",
+                rows=QUERY,
+                optional=True,
+                why="every query head is rotated; its key is another layer's",
+            ),
+            *head_norms(_REUSING + "self_attn.")[:1],
+        ),
+        sizes=sizes(
+            C="hidden_dim",
+            H="num_heads",
+            K="num_kv_heads or H",
+            D="C // H",
+            L="num_layers - num_kv_reuse_layers",
+        ),
+        stays=(
+            *stays(),
+            *stays(_REUSING),
+            (AT + "{quant_key_scale,quant_value_scale}", "one scale for all rows"),
+            ("{base}embedding.weight", "embeddings are not rotated"),
+            ("{base}output_norm.weight", "acts on the hidden state"),
+        ),
+    ),
     Family(
         name="internlm2",
         title="InternLM 2",
