@@ -18,6 +18,8 @@ from ropeconv.knowledge.families.composite import COMPOSITE
 from ropeconv.knowledge.families.towers import BY_TYPE
 from ropeconv.knowledge.registry import FAMILIES
 
+# names of wholes, before the name of a part
+_AROUND = ("model", "thinker", "paligemma_with_expert", "paligemma", "gemma_expert")
 REWRITE = "`python -m tests.families.tensor_names` writes the names of tensors anew"
 
 
@@ -50,7 +52,7 @@ def _cut(names: Iterable[str]) -> Iterator[str]:
     """The part of the model that a tensor belongs to."""
     for name in names:
         words = name.split(".")
-        at = 1 + next(at for at, word in enumerate(words) if word not in {"model", "thinker"})
+        at = 1 + next(at for at, word in enumerate(words) if word not in _AROUND)
         yield name if at >= len(words) else ".".join([*words[:at], "*"])
 
 

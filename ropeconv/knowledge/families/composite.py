@@ -167,14 +167,14 @@ _PI0 = Family(
             "between a tower and the language model",
         ),
         (
-            "{model.,}paligemma_with_expert.{paligemma,gemma_expert}.lm_head.weight",
+            "{model.,}paligemma_with_expert.{paligemma,gemma_expert}.lm_head.*",
             "the output is not rotated",
         ),
         (
             "{model.,}{embed_action_time,state_proj,action_in_proj,action_time_mlp_in}.*",
             "reads states and times",
         ),
-        ("{model.,}{action_time_mlp_out,action_out_proj}.{weight,bias}", "makes actions"),
+        ("{model.,}{action_time_mlp_out,action_out_proj}.*", "makes actions"),
     ),
     bases=tuple(
         f"{base}{name}."
