@@ -24,7 +24,7 @@ def families(
             "--probe",
             metavar="MODEL_TYPE",
             help="Measure the rotation of the installed transformers, and compare; `lacking` lists"
-            " the model types that write text and that no table knows.",
+            " the model types that write text or rotate, and that nothing here knows.",
         ),
     ] = None,
     json: Json = False,

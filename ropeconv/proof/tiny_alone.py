@@ -18,6 +18,8 @@ _CODEC = {
     "vector_quantization_hidden_dimension": 4, "num_quantizers": 2, "upsample_groups": 36,
     "num_key_value_heads": 3, "attention_bias": False,
 }  # fmt: skip
+_SAM = {"hidden_size": 32, "num_attention_heads": 2, "intermediate_size": 20, "num_layers": 1,
+        "dropout": 0.0}  # fmt: skip
 _PE = {
     "hidden_size": 36, "num_attention_heads": 6, "num_key_value_heads": 2, "head_dim": 12,
     "num_hidden_layers": 1, "intermediate_size": 20,
@@ -79,6 +81,23 @@ ALONE_SIZES: dict[str, dict[str, Any]] = {
     "pocket_tts_audio_tokenizer": {
         "num_filters": 2, "upsampling_ratios": [2], "upsample_groups": 36, "latent_dim": 4,
         "attention_bias": False,
+    },
+    "sam3": {
+        "image_size": 56,
+        "vision_config": {
+            "backbone_config": {"model_type": "sam3_vit_model", "hidden_size": 36,
+                                "intermediate_size": 20, "num_hidden_layers": 1,
+                                "num_attention_heads": 3, "image_size": 56, "patch_size": 14,
+                                "pretrain_image_size": 28, "window_size": 2,
+                                "global_attn_indexes": [0]},
+            "fpn_hidden_size": 32,
+        },
+        "text_config": {**_TEXT, "projection_dim": 8},
+        "geometry_encoder_config": _SAM,
+        "detr_encoder_config": _SAM,
+        "detr_decoder_config": {**_SAM, "num_queries": 3},
+        "mask_decoder_config": {"hidden_size": 32, "num_attention_heads": 2,
+                                "num_upsampling_stages": 2},
     },
     "sapiens2": {"num_hidden_layers": 2, "num_register_tokens": 2,
                  "num_key_value_heads_per_layer": [3, 1]},
@@ -143,6 +162,14 @@ ALONE = {
         model="PocketTTSAudioTokenizerModel",
         inputs=lambda: {"input_values": noise(1, 1, 256)},
         places=_NEXT,
+    ),
+    "sam3": Kind(
+        model="Sam3Model",
+        inputs=lambda: {
+            "pixel_values": noise(1, CHANNELS, 14 * SIDE, 14 * SIDE),
+            "input_ids": numbers([3, 7, 4]),
+            "attention_mask": numbers([1, 1, 1]),
+        },
     ),
     # its positions go from -1 to 1, as DINOv3's; three tokens stand before the patches
     "sapiens2": Kind(

@@ -69,6 +69,9 @@ def _rows_changed(family: Family, old: str, new: str) -> Family:
          "Rope(r), Keep(D - r), Keep(D), Rope(r), Keep(D - r)"),  # order q, v, k
         ("phi3", "Repeat(K, Rope(r), Keep(D - r))", "Repeat(K, Keep(D))"),  # keys forgotten
         ("deepseek_v3", "Keep(R), Rope(r)", "Rope(r), Keep(R)"),  # key at the wrong end
+        # one stack of two forgotten
+        ("t5gemma", "Repeat(Kencoder, Rope(Dencoder))", "Repeat(Kencoder, Keep(Dencoder))"),
+        ("csm", "Repeat(Hdepth, Rope(Ddepth))", "Repeat(Hdepth, Keep(Ddepth))"),
         ("qwen3_next", "Keep(D - r), Keep(D)", "Keep(D), Keep(D - r)"),
     ],
 )  # fmt: skip

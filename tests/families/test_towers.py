@@ -63,6 +63,8 @@ def test_tower_when_config_is_bare_then_sizes_are_those_that_transformers_takes(
         ("pixtral", "Rope(r), Keep(D - r)", "Repeat(2, Rope(D // 2))"),  # Gemma's rule
         ("qwen2_vl_vision", "Repeat(K, Rope(r), Keep(D - r))", "Repeat(K, Keep(D))"),
         ("glmasr_encoder", "Rope(r), Keep(D - r)", "Keep(D - r), Rope(r)"),
+        ("moonshine", "Rope(r), Keep(D - r)", "Keep(D - r), Rope(r)"),
+        ("pe_audio_video", "Repeat(Kvideo, Rope(Dvideo))", "Repeat(Kvideo, Keep(Dvideo))"),
     ],
 )
 def test_table_when_wrong_then_measuring_sees_it(

@@ -15,6 +15,7 @@ from tests.families.swap import DONORS, in_halves
 
 FUNCTIONS = (
     "apply_rotary_pos_emb",
+    "apply_rotary_pos_emb_2d",
     "apply_rotary_pos_emb_vision",
     "vision_apply_rotary_emb",
     "apply_multidimensional_rope",
@@ -57,7 +58,8 @@ def _rotated(donor: Any, given: tuple[Any, ...], choices: dict[str, Any], blocks
         turns = choices["freqs_ci"].reshape(1, q.shape[1], -1)
         cos, sin = (torch.cat([t, t], -1).to(q) for t in (turns.real, turns.imag))
         return donor(q, k, cos, sin, unsqueeze_dim=2)
-    q, k, cos, sin = given[:4]
+    tables = given[2:4] or (choices["cos"], choices["sin"])
+    (q, k), (cos, sin) = given[:2], tables
     cos, sin = cos.to(q), sin.to(q)
     if q.ndim == 3:  # [tokens, heads, rows] of Qwen VL
         q, k = donor(q[None], k[None], cos[None], sin[None], unsqueeze_dim=2)

@@ -147,6 +147,7 @@ _FLOW = (
 )
 # files have Gradium's own names and rows: transformers takes them apart and reorders them
 _GRADIUM = "flow_lm.transformer.layers.{layer}."
+_SAM = "{base}vision_encoder.backbone.layers.{layer}."
 _FULL = "layer < (num_first_full_attention_layers or 8)"
 _SAPIENS_K = (
     "num_key_value_heads_per_layer[layer] if num_key_value_heads_per_layer else"
@@ -260,6 +261,29 @@ ALONE = (
             ("latent_stats_num_updates", _OUTSIDE),
             ("mimi.*", "makes sound of codes: a model of its own, which keeps its layout"),
         ),
+    ),
+    _alone(
+        "sam3",
+        "SAM 3",
+        heads(_SAM + "attention."),
+        (
+            (_SAM + "{layer_norm1,layer_norm2,layer_scale1,layer_scale2}.*",
+             "acts on the hidden state"),
+            ("{base}vision_encoder.backbone.{embeddings,layer_norm}.*", "before the layers"),
+            ("{base}vision_encoder.neck.*", "after the layers"),
+            ("{base}{text_encoder,text_projection,geometry_encoder,detr_encoder,detr_decoder}.*",
+             "its positions are no rotation"),
+            ("{base}{mask_decoder,dot_product_scoring}.*", "its positions are no rotation"),
+        ),
+        layout=INTERLEAVED,
+        bases=("detector_model.", ""),
+        layer=_SAM,
+        at="attention.",
+        C="vision_config.backbone_config.hidden_size",
+        H="vision_config.backbone_config.num_attention_heads",
+        K="H",
+        D="C // H",
+        L="vision_config.backbone_config.num_hidden_layers",
     ),
     _alone(
         "sapiens2",

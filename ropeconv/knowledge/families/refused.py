@@ -17,6 +17,13 @@ _HEAD_NUMBER = (
     "it turns queries and keys by the number of their head, which cancels in every score: no order"
     " of its rows is wrong"
 )
+_MEMORY = (
+    "it rotates queries and its memory of earlier frames, in attention that no table describes"
+)
+_TRANSCRIBE = (
+    "its language model's attention has no positions; its encoders of sound rotate, and no table"
+    " describes them"
+)
 _OTHER = "its positions are not rotary; it rotates nothing"
 _TURNED = (
     "its keys are its values, rotated and turned back: beside rows, columns of its output and the"
@@ -77,6 +84,23 @@ REFUSED = {
     "pix2struct": _RELATIVE,
     "pp_formulanet": "its positions are learned for text and relative for pictures; no row rotates",
     "udop": _RELATIVE,
+    "edgetam_video": _MEMORY,
+    "sam2_video": _MEMORY,
+    "sam3_tracker_video": _MEMORY,
+    "efficientloftr": "it rotates the vectors of all heads as one: half-split partners would lie in"
+    " other heads",
+    "eomt_dinov3": "transformers makes it beside SciPy only, so that no table of it is measured",
+    "esmfold2": "it rotates atoms by their places in space, in attention that no table describes",
+    "lightglue": "it rotates key points by learned angles, in attention that no table describes",
+    "nemo_speechlm": _TRANSCRIBE,
+    **dict.fromkeys(
+        (
+            "nemotron3_5_transcribe_asr_audio",
+            "nemotron3_5_transcribe_audio",
+            "nemotron3_5_transcribe_word_timestamp",
+        ),
+        "it is a part of Nemotron 3.5 Transcribe, whose encoders of sound no table describes",
+    ),
     "neucodec": _HEAD_NUMBER,
     "xcodec2": _HEAD_NUMBER,
     "t5_gemma_module": "it is a stack of T5Gemma, which has no checkpoints of its own",
