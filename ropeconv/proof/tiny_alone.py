@@ -37,12 +37,12 @@ ALONE_SIZES: dict[str, dict[str, Any]] = {
         "encoder_config": {
             "hidden_size": 36, "num_attention_heads": 6, "num_key_value_heads": 2, "head_dim": 6,
             "num_hidden_layers": 2, "intermediate_size": 20, "num_mel_bins": MELS,
-            "subsampling_conv_channels": 4,
+            "subsampling_conv_channels": 4, "conv_kernel_size": 3,
         },
         "vocab_size": 11, "pad_token_id": 0,
     },
     "lasr_encoder": {"num_attention_heads": 6, "num_key_value_heads": 2,
-                     "subsampling_conv_channels": 4},
+                     "subsampling_conv_channels": 4, "conv_kernel_size": 3},
     "mimi": _CODEC,
     "moonshine": {
         "encoder_num_attention_heads": 3, "decoder_num_attention_heads": 3,
