@@ -19,7 +19,7 @@ from safetensors.numpy import load_file
 from ropeconv.knowledge import registry
 from ropeconv.knowledge.families.refused import REFUSED
 from ropeconv.knowledge.family import Peer
-from ropeconv.knowledge.programs import HEARD_IN_MLX, SWITCHED_IN_MLX
+from ropeconv.knowledge.programs import MLX_SWITCH, programs
 from ropeconv.knowledge.tensors import tensors_of
 from ropeconv.story.relayout import relayout
 from ropeconv.words.layout import HALF_SPLIT, INTERLEAVED, RopeLayout
@@ -52,7 +52,9 @@ def _difference(one: mlx_peer.Array, other: mlx_peer.Array) -> float:
     return float(np.abs(one[seen] - other[seen]).max() / np.abs(one[seen]).max())
 
 
-def _check_same_model(folder: Path, name: str, changed: dict[str, Any] | None = None) -> None:
+def _check_same_model(
+    folder: Path, name: str, changed: dict[str, Any] | None = None
+) -> mlx_peer.Array:
     """Logits and scores of the moved model, run in the other layout, are those of the source."""
     layout = registry.FAMILIES[text_of(name)].layout
     mlx_peer.write_model(config_of(name, changed), folder / "source")
@@ -68,6 +70,7 @@ def _check_same_model(folder: Path, name: str, changed: dict[str, Any] | None = 
     assert _difference(*unmoved[0]) >= VISIBLE
     assert max(_difference(*pair) for pair in unmoved[1:] or unmoved) >= VISIBLE
     _check_round_trip(folder)
+    return expected
 
 
 def _check_round_trip(folder: Path) -> None:
@@ -113,42 +116,28 @@ def test_list_of_families_when_mlx_runs_one_then_it_has_a_table_or_a_reason() ->
 def test_family_when_moved_then_mlx_computes_the_same(
     tmp_path: Path, name: str, changed: dict[str, Any]
 ) -> None:
-    _check_same_model(tmp_path, name, changed)
+    expected = _check_same_model(tmp_path, name, changed)
+    _check_switch(tmp_path, name, expected)
     recorded = name in ALONE and not changed
     assert not recorded or templates_of(tmp_path / "source", name) == tensors_of(name), REWRITE
+
+
+def _check_switch(folder: Path, name: str, expected: mlx_peer.Array) -> None:
+    """What a user of mlx-lm writes into config.json runs moved rows where its code has the switch.
+
+    Just there, or where it reads transformers' own switch, which the moved folder has.
+    """
+    other = _other(registry.FAMILIES[name].layout)
+    actual, _ = mlx_peer.run(folder / "moved", **{MLX_SWITCH: other == INTERLEAVED})
+    said = programs(registry.FAMILIES[name], other)
+
+    assert (_difference(expected, actual) <= TOLERANCE) == any("mlx-lm" in one for one in said)
 
 
 @pytest.mark.parametrize("name", TEXTS)
 def test_text_of_a_wrapper_when_moved_then_mlx_computes_the_same(tmp_path: Path, name: str) -> None:
     """Its files as they are published: the text inside, under its own model type."""
     _check_same_model(tmp_path, name)
-
-
-@pytest.mark.parametrize("name", sorted({*ALONE, *BOTH} - {*HEARD_IN_MLX}))
-def test_switch_of_mlx_when_set_in_the_config_then_moved_rows_run(
-    tmp_path: Path, name: str
-) -> None:
-    """What a user of mlx-lm writes into config.json, where its code has the switch: just those."""
-    other = _other(registry.FAMILIES[name].layout)
-    mlx_peer.write_model(config_of(name), tmp_path / "source")
-    relayout(tmp_path / "source", tmp_path / "moved", other)
-    expected, _ = mlx_peer.run(tmp_path / "source")
-    actual, _ = mlx_peer.run(tmp_path / "moved", rope_traditional=other == INTERLEAVED)
-
-    assert (_difference(expected, actual) <= TOLERANCE) == (name in SWITCHED_IN_MLX)
-
-
-@pytest.mark.parametrize("name", sorted(name for name in BOTH if registry.FAMILIES[name].switch))
-def test_switch_of_transformers_when_mlx_reads_it_then_moved_files_run_as_they_are(
-    tmp_path: Path, name: str
-) -> None:
-    """Mistral 4: the converted folder states its rows, and mlx-lm rotates by that."""
-    mlx_peer.write_model(config_of(name), tmp_path / "source")
-    relayout(tmp_path / "source", tmp_path / "moved", HALF_SPLIT)
-    expected, _ = mlx_peer.run(tmp_path / "source")
-    actual, _ = mlx_peer.run(tmp_path / "moved")
-
-    assert (_difference(expected, actual) <= TOLERANCE) == (name in HEARD_IN_MLX)
 
 
 @pytest.mark.parametrize(
