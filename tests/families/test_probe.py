@@ -115,6 +115,15 @@ def test_table_when_layers_without_rotation_are_forgotten_then_probe_sees_it(
     assert not probe("smollm3").agrees
 
 
+def test_table_when_spans_of_kinds_of_layers_are_forgotten_then_probe_sees_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """NeoMME rotates whole heads in layers with a window, and a quarter of each in the others."""
+    _with(monkeypatch, replace(registry.FAMILIES["neomme"], layer_sizes=()))
+
+    assert len(probe("neomme").differences) == 4
+
+
 def test_unlisted_type_when_probed_then_its_layout_is_told() -> None:
     """NanoChat is refused because it turns the other way: the probe finds exactly that."""
     report = probe("nanochat")
