@@ -65,6 +65,7 @@ ALONE_SIZES: dict[str, dict[str, Any]] = {
         "text_config": _PE_TEXT,
     },
     "pe_video": {"video_config": _PE_VIDEO, "text_config": _PE_TEXT},
+    "nemotron3_5_transcribe_word_timestamp": {"vocab_size": 11, "blank_token_id": 10},
     "nemotron3_diarization": {
         "audio_config": {"hidden_size": 36, "num_attention_heads": 3, "num_key_value_heads": 3,
                          "head_dim": 12, "num_hidden_layers": 2, "intermediate_size": 20,
@@ -146,6 +147,16 @@ ALONE = {
             "noise_embeds": noise(1, 4, 36),
             "context_hidden_states": noise(1, 3, 36 * 5),
         },
+        places=_NEXT,
+    ),
+    "nemotron3_5_transcribe_asr_audio": Kind(
+        model="Nemotron3_5TranscribeAsrAudioModel",
+        inputs=lambda: {"input_features": noise(1, 64, MELS)},
+        places=_NEXT,
+    ),
+    "nemotron3_5_transcribe_word_timestamp": Kind(
+        model="Nemotron3_5TranscribeWordTimestampModel",
+        inputs=lambda: {"inputs_embeds": noise(1, 4, 36)},
         places=_NEXT,
     ),
     "nemotron3_diarization": Kind(

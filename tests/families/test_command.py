@@ -111,7 +111,7 @@ def test_spans_when_nested_then_each_is_found() -> None:
 
 
 @pytest.mark.peer
-@pytest.mark.parametrize("name", ["gpt_neox", "deepseek_v3", "smollm3", "laguna"])
+@pytest.mark.parametrize("name", ["gpt_neox", "deepseek_v3", "smollm3", "laguna", "t5gemma"])
 def test_verify_when_moved_then_same_and_when_mistaken_then_different(
     tmp_path: Path, name: str
 ) -> None:

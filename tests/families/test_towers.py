@@ -20,7 +20,7 @@ from ropeconv.proof.jacobian import recording, register
 from ropeconv.proof.tiny_towers import KINDS, tiny_tower
 from ropeconv.story.relayout import relayout
 from ropeconv.thinking.sizes import Sizes
-from ropeconv.words.layout import HALF_SPLIT
+from ropeconv.words.layout import HALF_SPLIT, INTERLEAVED
 from tests.families.cases import difference, load, other_layout
 from tests.families.tensor_names import REWRITE, templates_of
 from tests.families.tower_swap import tower_rotating
@@ -30,7 +30,8 @@ transformers.logging.disable_progress_bar()
 transformers.logging.set_verbosity_error()
 
 NAMES = tuple(sorted(KINDS))
-OTHERS = {"gradium_phonon_tts"}  # measured by the rows that transformers loads, below
+# measured by the rows that transformers loads, below
+OTHERS = {"gradium_phonon_tts", "nemo_speechlm"}
 OF_TOWERS = tuple(sorted(family.name for family in TOWERS))
 
 
@@ -144,3 +145,51 @@ def test_files_of_gradium_when_moved_then_rows_are_those_that_transformers_loads
         assert moved[f"flow_lm.transformer.layers.{layer}.self_attn.in_proj.weight"].equal(
             torch.cat(own)
         )
+
+
+def test_files_of_nemotron_when_moved_then_rows_of_each_stack_are_those_of_its_parts(
+    tmp_path: Path,
+) -> None:
+    """NVIDIA's one matrix of each layer; the parts that transformers makes of it are measured."""
+    small = {"hidden_size": 36, "intermediate_size": 20, "num_hidden_layers": 1}
+    config = transformers.CONFIG_MAPPING["nemo_speechlm"](
+        audio_config={
+            "asr_config": {**small, "num_attention_heads": 3, "num_mel_bins": 5},
+            "diarization_config": {
+                "audio_config": {**small, "num_attention_heads": 2, "num_mel_bins": 5},
+                "head_config": {"audio_hidden_size": 36, "hidden_size": 8},
+            },
+        },
+        word_timestamp_config={
+            **small, "num_attention_heads": 1, "vocab_size": 11, "blank_token_id": 10,
+        },
+        text_config={
+            "hidden_size": 36, "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 8,
+            "vocab_size": 51, "layers_block_type": ["attention"], "intermediate_size": 20,
+        },
+    )  # fmt: skip
+    made = transformers.AutoModelForMultimodalLM.from_config(config)
+    with torch.no_grad():
+        for parameter in made.parameters():
+            parameter.copy_(torch.randn_like(parameter))
+    made.save_pretrained(tmp_path / "source")
+    relayout(tmp_path / "source", tmp_path / "moved", INTERLEAVED)
+    source, moved = (load_file(tmp_path / at / "model.safetensors") for at in ("source", "moved"))
+    changed = {key for key in source if not source[key].equal(moved[key])}
+
+    fused = sorted(key for key in source if key.endswith("attn.w_qkv.weight"))
+    norms = {key for key in source if ".attn.q_norm." in key or ".attn.k_norm." in key}
+    assert changed == {*fused, *norms}
+    assert len(norms) == 8
+    for key, num_heads, rotated in zip(fused, (1, 3, 2), (18, 6, 18), strict=True):
+        dim = 36 // num_heads
+        head = torch.arange(dim)
+        head[:rotated] = head[:rotated].reshape(2, -1).T.flatten()
+        order = torch.cat([at * dim + head for at in range(2 * num_heads)])
+
+        assert moved[key][:72].equal(source[key][order])
+        assert moved[key][72:].equal(source[key][72:])
+
+    relayout(tmp_path / "moved", tmp_path / "back", HALF_SPLIT)
+    back = load_file(tmp_path / "back" / "model.safetensors")
+    assert all(source[key].equal(back[key]) for key in source)

@@ -1,4 +1,4 @@
-"""Models that hear, look or foretell by themselves, not as the tower of a language model.
+"""Models that look, foretell or compare by themselves, not as the tower of a language model.
 
 Source:
     The modeling files of transformers 5.23; every entry is measured in the tests.
@@ -9,12 +9,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ropeconv.knowledge.families.shapes import (
-    BLOCKS,
     ENDS,
-    FACTOR,
-    IN_BLOCKS,
     LAYER,
-    fused,
     head_norms,
     heads,
     sizes,
@@ -22,51 +18,10 @@ from ropeconv.knowledge.families.shapes import (
     stack_sizes,
     stays,
 )
+from ropeconv.knowledge.families.sound import OUTSIDE, SOUND, alone
 from ropeconv.knowledge.family import Family, Rule
-from ropeconv.words.layout import HALF_SPLIT, INTERLEAVED, RopeLayout
+from ropeconv.words.layout import INTERLEAVED
 
-_OUTSIDE = "outside the attention"
-
-
-def _alone(
-    name: str,
-    title: str,
-    rules: tuple[Rule, ...],
-    also: tuple[tuple[str, str], ...],
-    *,
-    layout: RopeLayout = HALF_SPLIT,
-    bases: tuple[str, ...] = ("model.", ""),
-    layer: str = LAYER,
-    at: str = "self_attn.",
-    layer_sizes: tuple[tuple[str, str], ...] = (),
-    **changed: str,
-) -> Family:
-    return Family(
-        layer_sizes=layer_sizes,
-        name=name,
-        title=title,
-        layout=layout,
-        bases=bases,
-        rules=rules,
-        sizes=sizes(**changed),
-        stays=(*stays(layer, at), *also),
-    )
-
-
-_LASR = (
-    (LAYER + "{feed_forward1,feed_forward2,conv}.*", _OUTSIDE),
-    (LAYER + "{norm_conv,norm_feed_forward1,norm_feed_forward2,norm_out,norm_self_att}.weight",
-     "acts on the hidden state"),
-    ("{base}subsampler.*", "before the layers"),
-    ("{base}out_norm.weight", "after the layers"),
-    ("ctc_head" + ENDS, "the output is not rotated"),
-)  # fmt: skip
-_MIMI = "{encoder.,decoder.,}{encoder_transformer,decoder_transformer}.layers.{layer}."
-_MIMI_STAYS = (
-    (_MIMI + "{self_attn_layer_scale,mlp_layer_scale}.scale", "acts on the hidden state"),
-    ("{encoder,decoder,downsample,upsample}.*", "convolutions"),
-    ("quantizer.*", "makes codes"),
-)
 _PE_LAYER = (
     "{audio_encoder,video_encoder,audio_model.audio_encoder,video_model.video_encoder,"
     "audio_video_encoder,audio_video_encoder.embedder.audio_encoder,"
@@ -108,45 +63,6 @@ def _pe(name: str, title: str, *encoders: tuple[str, str, str]) -> Family:
     )  # fmt: skip
 
 
-_BOTH = "{base}{encoder,decoder}."
-_CROSS = "attention from one stack to another has no positions"
-
-
-def _moonshine(
-    name: str,
-    title: str,
-    stacks: str,
-    also: tuple[tuple[str, str], ...],
-    factor: float,
-    **changed: str,
-) -> Family:
-    """Moonshine rotates the even number of rows that its factor gives, or one more."""
-    part = f"({FACTOR} or (1 if rope_parameters else {factor}))"
-    return Family(
-        name=name,
-        title=title,
-        layout=INTERLEAVED,
-        rules=heads(f"{{base}}{stacks}.layers.{{layer}}.self_attn."),
-        sizes=sizes(r=f"(int(D * {part}) + 1) // 2 * 2", **changed),
-        stays=(
-            *stays(_BOTH + "layers.{layer}."),
-            (_BOTH + "layers.{layer}.encoder_attn.*", _CROSS),
-            (_BOTH + "layers.{layer}.final_layernorm.weight", "acts on the hidden state"),
-            (_BOTH + "{layer_norm,norm,embed_tokens}.weight", _OUTSIDE),
-            ("proj_out.weight", "the output is not rotated"),
-            *also,
-        ),
-    )
-
-
-_FLOW = (
-    ("{flow_head,loss_weighting,eos_head}.*", "makes sound of hidden states"),
-    ("{latent_mean,latent_std,latent_stats_num_updates}", "makes sound of hidden states"),
-    ("{base}{audio_latent_proj,audio_prompt_proj}.weight", "before the layers"),
-    ("{base}bos_latent", "before the layers"),
-)
-# files have Gradium's own names and rows: transformers takes them apart and reorders them
-_GRADIUM = "flow_lm.transformer.layers.{layer}."
 _SAM = "{base}vision_encoder.backbone.layers.{layer}."
 _FULL = "layer < (num_first_full_attention_layers or 8)"
 _SAPIENS_K = (
@@ -155,48 +71,10 @@ _SAPIENS_K = (
     " num_key_value_attention_heads or 8"
 )
 
+
 ALONE = (
-    _moonshine(
-        "moonshine",
-        "Moonshine",
-        "{encoder,decoder}",
-        (("{base}encoder.{conv1,conv2,conv3,groupnorm}" + ENDS, "before the layers"),),
-        0.9,
-        H="decoder_num_attention_heads",
-        K="H",
-        L="decoder_num_hidden_layers",
-    ),
-    _moonshine(
-        "moonshine_streaming",
-        "Moonshine streaming",
-        "decoder",
-        (
-            ("{base}encoder.*", "its encoder has windows and no positions"),
-            ("{base}decoder.{pos_emb,proj}.weight", "between the stacks"),
-        ),
-        0.8,
-    ),
-    _alone(
-        "lasr_encoder",
-        "LASR, encoder",
-        heads(),
-        _LASR,
-        bases=("encoder.", ""),
-    ),
-    _alone(
-        "lasr_ctc",
-        "LASR",
-        heads(),
-        _LASR,
-        bases=("encoder.", ""),
-        C="encoder_config.hidden_size",
-        H="encoder_config.num_attention_heads",
-        L="encoder_config.num_hidden_layers",
-        K="encoder_config.num_key_value_heads or H",
-        D="encoder_config.head_dim or C // H",
-    ),
-    _alone("mimi", "Mimi", heads(_MIMI + "self_attn."), _MIMI_STAYS, layer=_MIMI),
-    _alone(
+    *SOUND,
+    alone(
         "muse_glimmer_assistant",
         "Muse Glimmer assistant",
         (*heads(), *head_norms()),
@@ -219,50 +97,7 @@ ALONE = (
         ),
         ("both", "audio_video_config", "audio_video_encoder"),
     ),
-    _alone(
-        "nemotron3_diarization",
-        "Nemotron 3 diarization",
-        heads(),
-        (
-            (LAYER + "{layer_norm1,layer_norm2}" + ENDS, "acts on the hidden state"),
-            ("{base}{embedder.projection,input_layer_norm,layer_norm}" + ENDS, _OUTSIDE),
-            ("{model.,}{proj,upsampler.conv}" + ENDS, "after the layers"),
-            ("{classifier.dense,classifier.out_proj}" + ENDS, "the output is not rotated"),
-            ("silence_embeds", "embeddings are not rotated"),
-        ),
-        bases=("model.audio_tower.", "audio_tower."),
-        C="audio_config.hidden_size",
-        H="audio_config.num_attention_heads",
-        K="audio_config.num_key_value_heads or H",
-        D="audio_config.head_dim or C // H",
-        L="audio_config.num_hidden_layers",
-    ),
-    _alone("pocket_tts", "Pocket TTS", heads(), _FLOW),
-    _alone(
-        "pocket_tts_audio_tokenizer",
-        "Pocket TTS, codes of sound",
-        heads(_MIMI + "self_attn."),
-        (*_MIMI_STAYS, ("latent_proj.weight", "between the stacks")),
-        layer=_MIMI,
-    ),
-    Family(
-        name="gradium_phonon_tts",
-        title="Gradium Phonon TTS",
-        layout=INTERLEAVED,
-        bases=("",),
-        rules=fused(_GRADIUM + "self_attn.in_proj", BLOCKS, IN_BLOCKS),
-        sizes=sizes(),
-        stays=(
-            (_GRADIUM + "self_attn.out_proj" + ENDS, "reads values"),
-            (_GRADIUM + "{linear1,linear2,norm1,norm2}" + ENDS, _OUTSIDE),
-            ("flow_lm.{condition_provider,flow_net,input_linear,out_eos,out_norm}.*", _OUTSIDE),
-            ("flow_lm.{bos_emb,emb_mean,emb_std}", _OUTSIDE),
-            ("loss_weighting.*", _OUTSIDE),
-            ("latent_stats_num_updates", _OUTSIDE),
-            ("mimi.*", "makes sound of codes: a model of its own, which keeps its layout"),
-        ),
-    ),
-    _alone(
+    alone(
         "sam3",
         "SAM 3",
         heads(_SAM + "attention."),
@@ -285,7 +120,7 @@ ALONE = (
         D="C // H",
         L="vision_config.backbone_config.num_hidden_layers",
     ),
-    _alone(
+    alone(
         "sapiens2",
         "Sapiens 2",
         tuple(
@@ -299,7 +134,7 @@ ALONE = (
         (
             ("{base}blocks.{layer}.attn.{wv,proj}" + ENDS, "values are not rotated"),
             ("{base}blocks.{layer}.{attn.gamma,ln1,ln2}.weight", "acts on the hidden state"),
-            ("{base}blocks.{layer}.ffn.*", _OUTSIDE),
+            ("{base}blocks.{layer}.ffn.*", OUTSIDE),
             ("{base}{cls_token,storage_tokens,mask_token}", "before the layers"),
             ("{base}patch_embed.*", "before the layers"),
             ("{base}ln1.weight", "after the layers"),
@@ -310,7 +145,7 @@ ALONE = (
         D="C // H",
         layer_sizes=(("K", _SAPIENS_K),),
     ),
-    _alone(
+    alone(
         "timesfm2_5",
         "TimesFM 2.5",
         (

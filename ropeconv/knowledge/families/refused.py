@@ -20,10 +20,6 @@ _HEAD_NUMBER = (
 _MEMORY = (
     "it rotates queries and its memory of earlier frames, in attention that no table describes"
 )
-_TRANSCRIBE = (
-    "its language model's attention has no positions; its encoders of sound rotate, and no table"
-    " describes them"
-)
 _OTHER = "its positions are not rotary; it rotates nothing"
 _TURNED = (
     "its keys are its values, rotated and turned back: beside rows, columns of its output and the"
@@ -92,15 +88,7 @@ REFUSED = {
     "eomt_dinov3": "transformers makes it beside SciPy only, so that no table of it is measured",
     "esmfold2": "it rotates atoms by their places in space, in attention that no table describes",
     "lightglue": "it rotates key points by learned angles, in attention that no table describes",
-    "nemo_speechlm": _TRANSCRIBE,
-    **dict.fromkeys(
-        (
-            "nemotron3_5_transcribe_asr_audio",
-            "nemotron3_5_transcribe_audio",
-            "nemotron3_5_transcribe_word_timestamp",
-        ),
-        "it is a part of Nemotron 3.5 Transcribe, whose encoders of sound no table describes",
-    ),
+    "nemotron3_5_transcribe_audio": "it is a part of Nemotron 3.5 Transcribe, never by itself",
     "neucodec": _HEAD_NUMBER,
     "xcodec2": _HEAD_NUMBER,
     "t5_gemma_module": "it is a stack of T5Gemma, which has no checkpoints of its own",
