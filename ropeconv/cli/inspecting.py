@@ -22,8 +22,9 @@ def inspect_and_show(speech: Speech, path: Path, *, look: bool, family: Path | N
 def _show(speech: Speech, found: Inspection) -> None:
     geometry = found.geometry
     heads = f"{geometry.num_heads} query, {geometry.num_kv_heads} key/value, of {geometry.head_dim}"
-    sizes = f"hidden {geometry.hidden_size}, intermediate {geometry.intermediate_size}"
-    sizes += f", vocabulary {geometry.vocab_size}"
+    named = (("intermediate", geometry.intermediate_size), ("vocabulary", geometry.vocab_size))
+    stated = [f"{name} {count}" for name, count in named if count]
+    sizes = ", ".join([f"hidden {geometry.hidden_size}", *stated])
     dtypes = ", ".join(f"{count} {dtype}" for dtype, count in found.dtypes)
     files = counted(found.num_weight_files, "file")
     ranks = f", {found.num_ranks} ranks" if found.num_ranks > 1 else ""

@@ -61,6 +61,7 @@ class Rule:
         why: a sentence for people.
         optional: legally absent (an output that is tied to the embedding).
         layers: a formula; layers for which it is false are not rotated, and their rows stay.
+        depth: where a model has several stacks of layers, the letter of how many this one has.
         aside: the layout of a group that is not the model's main one; such rows stay as they are.
         inputs: the rows are the columns of each row, which read what rotary rows have made.
     """
@@ -73,6 +74,7 @@ class Rule:
     split: Split = Split.REPLICATED
     optional: bool = False
     layers: str = ""
+    depth: str = ""
     aside: RopeLayout | None = None
     inputs: bool = False
 
@@ -153,6 +155,11 @@ class Family:
             if match := pattern.fullmatch(name):
                 found.append((rule, int(match.groupdict().get("layer") or 0)))
         return found
+
+    def may_lie(self, rule: Rule, before: str) -> bool:
+        """Whether a name of the rule may begin so, up to its layer's number; "" if it has none."""
+        start, layer, _ = rule.name.partition("{layer}")
+        return bool(_pattern(start, self.bases).fullmatch(before)) if layer else not before
 
     def reason_to_stay(self, name: str) -> str | None:
         """Why no row of a tensor of that name moves; None if it is not known."""

@@ -9,7 +9,7 @@ from ropeconv.knowledge.family import Family
 from ropeconv.knowledge.registry import FAMILIES
 from ropeconv.thinking.own_code import own_class
 from ropeconv.thinking.pairs import key_of
-from ropeconv.thinking.treatment import Treated
+from ropeconv.thinking.treated import Treated
 from ropeconv.words.errors import UsageError
 from ropeconv.words.layout import spans
 from ropeconv.words.model import Format, Note

@@ -41,7 +41,8 @@ class Sizes:
         self._names = names
         self._origin = origin
         letters = dict(family.sizes).keys() | dict(family.layer_sizes).keys()
-        self._used = {word for rule in family.rules for word in words_of(rule.rows)} & letters
+        texts = [text for rule in family.rules for text in (rule.rows, rule.depth)]
+        self._used = {word for text in texts for word in words_of(text)} & letters
         in_layers = dict(family.layer_sizes).keys()
         self.whole = self._checked(solve(family.sizes, names), {*self._used, *GEOMETRY} - in_layers)
         self._layers: dict[int, dict[str, int]] = {}
@@ -58,6 +59,8 @@ class Sizes:
 
     def applies(self, rule: Rule, layer: int | None) -> bool:
         """Whether the rule is meant for that layer."""
+        if rule.depth and layer is not None and layer >= self.whole[rule.depth]:
+            return False
         if not rule.layers:
             return True
         return bool(evaluate(rule.layers, {**self._names, **self.whole, "layer": layer}))

@@ -14,14 +14,11 @@ from typing import Any
 from ropeconv.formats.checkpoint import Checkpoint, StoredTensor, parse_object
 from ropeconv.knowledge.family import Family, Rule, Tower, parse_rows
 from ropeconv.knowledge.formula import evaluate, solve
-from ropeconv.thinking.quantised import WEIGHTS, Companion, companion, rows_of_companion
+from ropeconv.thinking.complete import check_complete
+from ropeconv.thinking.quantised import Companion, companion, rows_of_companion
 from ropeconv.thinking.sizes import Sizes, words_of
-from ropeconv.words.errors import (
-    Contradiction,
-    IncompleteSource,
-    RowsError,
-    Unsupported,
-)
+from ropeconv.thinking.treated import Treated
+from ropeconv.words.errors import Contradiction, RowsError, Unsupported
 from ropeconv.words.layout import (
     HALF_SPLIT,
     INTERLEAVED,
@@ -32,22 +29,6 @@ from ropeconv.words.layout import (
 )
 from ropeconv.words.model import Geometry, Note
 from ropeconv.words.parts import Part
-
-
-@dataclass(frozen=True, kw_only=True)
-class Treated:
-    """A stored tensor, and what its rows are.
-
-    Attributes:
-        rule: why says what happens to it.
-        rows: all `Keep` where nothing moves.
-    """
-
-    stored: StoredTensor
-    rule: Rule
-    layer: int | None
-    rows: tuple[Rows, ...]
-    part: Part = Part.TEXT
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,7 +96,8 @@ def treat(
         )
     known = [found for found in treated if found is not None]
     for table in (*chosen, main):
-        _check_complete(checkpoint, table, [one for one in known if one.part is table.part])
+        own = [one for one in known if one.part is table.part]
+        check_complete(checkpoint, table.family, table.sizes, own)
     geometry = Geometry(
         num_layers=sizes.whole["L"],
         hidden_size=sizes.whole["C"],
@@ -228,6 +210,13 @@ def _treat(stored: StoredTensor, table: _Table) -> Treated | None:
         return Treated(stored=stored, rule=rule, layer=layer, rows=rows, part=part)
     if matched:
         rule, layer = matched[0]
+        if rule.depth and layer >= table.sizes.whole[rule.depth]:
+            raise Contradiction(
+                what=f"`{stored.name}` is of layer {layer}, and `config.json` gives its stack"
+                f" {table.sizes.whole[rule.depth]} layers",
+                why=f"they are {rule.depth} of {table.family.title}",
+                fix="the config belongs to another model",
+            )
         still = Rule(
             name=rule.name,
             rows="",
@@ -290,44 +279,3 @@ def _rows_of(stored: StoredTensor, rule: Rule, sizes: Mapping[str, int]) -> tupl
 def _said(rows: str, sizes: Mapping[str, int]) -> str:
     used = words_of(rows)
     return ", ".join(f"{letter} = {size}" for letter, size in sizes.items() if letter in used)
-
-
-def _check_complete(checkpoint: Checkpoint, table: _Table, treated: Sequence[Treated]) -> None:
-    """Every layer is there, and in each that rotates all projections are."""
-    family, sizes = table.family, table.sizes
-    moved: dict[int, set[str]] = {}
-    for found in treated:
-        if found.layer is not None and found.rule.rows and found.stored.name.endswith(WEIGHTS):
-            moved.setdefault(found.layer, set()).add(found.rule.name)
-    if not moved:
-        raise IncompleteSource(
-            what=f"`{checkpoint.root}` has no tensor that {family.title} rotates",
-            why="either files are missing, or no layer of this config rotates",
-        )
-    for layer, present in sorted(moved.items()):
-        for rule in family.rules:
-            if sizes.applies(rule, layer) and not rule.optional and rule.name not in present:
-                raise IncompleteSource(
-                    what=f"layer {layer} of `{checkpoint.root}` has no tensor"
-                    f" `{rule.name.replace('{layer}', str(layer))}`",
-                    why="queries and keys move together or the model is broken",
-                    fix="download the missing files",
-                )
-    layers = {found.layer for found in treated if found.layer is not None}
-    seen = {*layers, *_layer_numbers(treated)}
-    if missing := sorted(set(range(sizes.whole["L"])) - seen):
-        raise IncompleteSource(
-            what=f"layer {missing[0]} is missing from `{checkpoint.root}`",
-            why=f"the config says {sizes.whole['L']} layers",
-            fix="download the missing files",
-        )
-
-
-def _layer_numbers(treated: Sequence[Treated]) -> set[int]:
-    """Numbers in the names of tensors that stay: layers without attention have only such."""
-    return {
-        int(word)
-        for found in treated
-        for word in found.stored.name.split(".")[:6]
-        if word.isdecimal()
-    }

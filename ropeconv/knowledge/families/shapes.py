@@ -85,20 +85,20 @@ def stack(at: str, word: str, *, norms: bool = False, part: bool = False) -> tup
         part: whether a part of each head rotates.
     """
     head = f"Rope(r{word}), Keep(D{word} - r{word})" if part else f"Rope(D{word})"
-    layers = f"layer < L{word}"
+    depth = f"L{word}"
     whose = (("q", f"Repeat(H{word}, {head})", "query"), ("k", f"Repeat(K{word}, {head})", "key"))
     rules = tuple(
         Rule(
             name=f"{at}{letter}_proj{ENDS}",
             rows=rows,
-            layers=layers,
+            depth=depth,
             why=f"every {kind} head of the stack is rotated",
         )
         for letter, rows, kind in whose
     )
     if not norms:
         return rules
-    return rules + tuple(replace(rule, rows=head) for rule in head_norms(at, layers=layers))
+    return rules + tuple(replace(rule, rows=head, depth=depth) for rule in head_norms(at))
 
 
 def stack_sizes(word: str, config: str, **changed: str) -> dict[str, str]:

@@ -78,6 +78,7 @@ def _moonshine(
     stacks: str,
     also: tuple[tuple[str, str], ...],
     factor: float,
+    needs: tuple[tuple[str, str], ...] = (),
     **changed: str,
 ) -> Family:
     """Moonshine rotates the even number of rows that its factor gives, or one more."""
@@ -96,6 +97,7 @@ def _moonshine(
             ("proj_out.weight", "the output is not rotated"),
             *also,
         ),
+        needs=needs,
     )
 
 
@@ -137,12 +139,12 @@ _NEMO_SIZES = sizes(
 def _nemo(at: str, word: str) -> tuple[Rule, ...]:
     """The rules of one of its stacks."""
     head = f"Rope(r{word}), Keep(D{word} - r{word})"
-    layers = f"layer < L{word}"
+    depth = f"L{word}"
     attention = f"{at}.layers.{{layer}}.attn."
     rows = f"Repeat(H{word}, {head}), Repeat(K{word}, {head}), Keep(K{word} * D{word})"
     return (
-        *(replace(rule, layers=layers) for rule in fused(attention + "w_qkv", rows, IN_BLOCKS)),
-        *(replace(rule, rows=head) for rule in head_norms(attention, layers=layers)),
+        *(replace(rule, depth=depth) for rule in fused(attention + "w_qkv", rows, IN_BLOCKS)),
+        *(replace(rule, rows=head, depth=depth) for rule in head_norms(attention)),
     )
 
 
@@ -153,6 +155,12 @@ SOUND = (
         "{encoder,decoder}",
         (("{base}encoder.{conv1,conv2,conv3,groupnorm}" + ENDS, "before the layers"),),
         0.9,
+        (
+            (
+                "(encoder_num_attention_heads or H) == H",
+                "its encoder and decoder have other numbers of heads, which no table describes",
+            ),
+        ),
         H="decoder_num_attention_heads",
         K="H",
         L="decoder_num_hidden_layers",
