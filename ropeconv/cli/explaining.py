@@ -77,12 +77,20 @@ def explain_and_show(speech: Speech, name: str) -> None:
         speech.result("sizes, from config.json:")
     for letter, formula in found.sizes:
         speech.result(f"  {letter} = {formula}")
+    if found.needs:
+        speech.result()
+        speech.result("refused unless, of config.json:")
     for formula, why in found.needs:
-        speech.result(f"refused unless {formula}: {why}")
+        speech.result(f"  {formula}")
+        speech.result(f"      else: {why}")
     speech.result()
-    speech.result(f"{found.runtime}" + (f", usually `{found.language}`" if found.language else ""))
-    for program in found.programs:
-        speech.result(program)
+    if not found.layout:
+        usual = f", usually `{found.language}`" if found.language else ""
+        speech.result(found.runtime + usual)
+        return
+    speech.result("once they have moved:")
+    for text in (found.runtime, *found.programs):
+        speech.result(f"  {text}")
 
 
 def probe_and_show(speech: Speech, model_type: str) -> None:

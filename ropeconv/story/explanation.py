@@ -151,7 +151,8 @@ def _as_stored(template: str, family: Family, names: Iterable[str]) -> str:
         own = replace(family, bases=(base,), stays=((template, "this"),))
         if any(own.reason_to_stay(_numbered(name)) for name in names):
             return template.replace("{base}", base)
-    return template
+    any_of = family.bases[0] if len(family.bases) == 1 else f"{{{','.join(family.bases)}}}"
+    return template.replace("{base}", any_of)
 
 
 def _numbered(name: str) -> str:
@@ -162,8 +163,8 @@ def _stays(family: Family, names: Iterable[str]) -> Iterable[TensorLine]:
     """Tensors that stay, by reason; whole templates where no model of the type was ever made."""
     aside = [rule for rule in family.rules if not rule.rotates]
     if not names:
-        yield from (_line(rule.name, rule.why) for rule in aside)
-        yield from (_line(template, why) for template, why in family.stays)
+        known = [*((rule.name, rule.why) for rule in aside), *family.stays]
+        yield from (_line(_as_stored(template, family, ()), why) for template, why in known)
         return
     by_reason: dict[str, list[str]] = {rule.why: [] for rule in aside}
     by_reason |= {why: [] for _, why in family.stays}

@@ -86,6 +86,23 @@ def test_names_when_they_begin_in_one_of_several_ways_then_as_the_family_has_the
     assert fused.name == "gpt_neox.layers.{layer}.attention.query_key_value.{weight,bias}"
 
 
+def test_explanation_when_no_model_has_a_name_then_each_beginning_is_spelt_out() -> None:
+    """GTE as transformers has it in memory, and ChatGLM, which was measured by hand."""
+    found = {name: str(explain(name)) for name in FAMILIES}
+
+    assert [name for name, said in found.items() if "{base}" in said] == []
+    assert "{model.,gte.,bert.,roberta.,new.,}layers.{layer}.self_attn.q_proj" in found["gte"]
+    assert "{transformer.encoder.,encoder.}rotary_emb.inv_freq" in found["chatglm"]
+
+
+def test_explanation_when_printed_then_says_of_what_rows_it_speaks() -> None:
+    esm, whole = (CliRunner().invoke(app, ["families", name]).stdout for name in ("esm", "glm4v"))
+
+    assert "\n\nrefused unless, of config.json:\n  position_embedding_type == 'rotary'\n" in esm
+    assert "\n\nonce they have moved:\n  transformers cannot run these rows" in esm
+    assert "moved" not in whole
+
+
 def test_sizes_when_rows_do_not_need_them_then_left_out() -> None:
     assert [letter for letter, _ in explain("deepseek_v3").sizes] == ["H", "r", "N", "R"]
     assert [letter for letter, _ in explain("glm4").sizes] == ["C", "H", "K", "D", "r"]
