@@ -31,7 +31,6 @@ SLIDING_NORMED = (*heads(layers=SLIDING), *head_norms(layers=SLIDING))
 # EXAONE 4 rotates all layers when there is no window, else those that have one
 EXAONE = f"not sliding_window or {SLIDING}"
 EXAONE_NORMED = (*heads(layers=EXAONE), *head_norms(layers=EXAONE))
-FULL_NORMED = (*heads(layers=FULL_ATTENTION), *head_norms(layers=FULL_ATTENTION))
 LFM_NORMED = (*heads(), *head_norms(q="q_layernorm", k="k_layernorm"))
 HUNYUAN = (*heads(), *head_norms(q="query_layernorm", k="key_layernorm"))
 # Cosmos 3 is published under diffusers' names; its Omni is Qwen 3 VL inside
