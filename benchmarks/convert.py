@@ -180,6 +180,7 @@ class Bench:
         target = self.root / "target"
         runs = []
         warm_up(self.root / source)
+        self.filler.leave_room_for(self.root / source)
         for _ in range(3):
             if mode.cold:
                 chill(self.root / source)
@@ -380,8 +381,9 @@ class Filler:
         with path.open("wb") as file:
             file.truncate(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
 
-    def leave(self, nbytes: int) -> None:
-        """Leave so much memory free."""
+    def leave_room_for(self, source: Path) -> None:
+        """Leave free what a target takes: of twice as much, some runs got pages of the host's."""
+        nbytes = int(1.15 * sum(path.stat().st_size for path in source.iterdir()))
         with self._path.open("rb", buffering=0) as file:
             file.seek(self._position)
             while free_nbytes() > nbytes and file.read(1 << 20):
@@ -406,8 +408,7 @@ def measure(root: Path, contender: Contender, mode: Mode, filler: Filler) -> Run
     flushed = target if mode.sync and not own else None
     os.sync()
     warm_up(source)
-    # what a target takes: of twice as much, every third run got pages that the host had taken
-    filler.leave(int(1.15 * sum(path.stat().st_size for path in source.iterdir())))
+    filler.leave_room_for(source)
     timed(command, flushed)
     if mode.cold:
         chill(source)
