@@ -11,6 +11,7 @@ from ropeconv.story.explanation import explain
 from ropeconv.story.families import list_families, list_refused
 from ropeconv.version import __version__
 from ropeconv.words.errors import ExitCode, UsageError
+from ropeconv.words.model import Note
 
 
 def _machine(speech: Speech, kind: str, body: dict[str, object]) -> None:
@@ -103,6 +104,9 @@ def probe_and_show(speech: Speech, model_type: str) -> None:
             _machine(speech, "lacking", {"model_types": list(names)})
             for name in names:
                 speech.result(name)
+            if not names:
+                text = "every model type that writes text or rotates has a table or is refused"
+                speech.notes((Note(kind="none", text=text),))
             return
         found = probe(model_type)
     except ImportError as error:

@@ -55,6 +55,13 @@ def test_list_when_printed_then_has_families_and_refusals() -> None:
     assert "bloom: it adds ALiBi" in done.stdout
 
 
+def test_types_without_a_table_when_there_are_none_then_that_is_said() -> None:
+    done = RUNNER.invoke(app, ["families", "--probe", "lacking"])
+
+    assert (done.exit_code, done.stdout) == (0, "")
+    assert done.stderr.startswith("none: every model type")
+
+
 def test_list_when_json_then_one_line() -> None:
     found = json.loads(RUNNER.invoke(app, ["families", "--json"]).stdout)
 
