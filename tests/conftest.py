@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import settings
 
 import ropeconv
@@ -15,6 +17,11 @@ from fixtures import make_small
 # One machine's hiccup must not fail a property; the examples are the same in every run.
 settings.register_profile("fixed", deadline=None, derandomize=True, max_examples=60)
 settings.load_profile("fixed")
+
+# Workers side by side with several threads each wait for one another: the tests of families took
+# 200 s on two cores, not 50. Processes that tests start inherit it.
+torch.set_num_threads(1)
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 SMALL = make_small.FOLDER
 KJV = SMALL.parent / "kjv-llama"
