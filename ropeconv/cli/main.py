@@ -6,10 +6,14 @@ import atexit
 import os
 import signal
 import sys
+from typing import TYPE_CHECKING
 
 from ropeconv.cli.speech import Speech, failed, stopped
 from ropeconv.cli.streams import let_readers_leave
 from ropeconv.words.errors import RopeconvError
+
+if TYPE_CHECKING:
+    from sys import UnraisableHookArgs
 
 
 def main() -> None:
@@ -22,6 +26,13 @@ def main() -> None:
     speech = Speech(
         json="--json" in words, debug="--debug" in words, no_color="--no-color" in words
     )
+
+    def unraisable(lost: UnraisableHookArgs) -> None:
+        if lost.exc_type is KeyboardInterrupt:  # in a callback of an import, once in 700 tries
+            os._exit(stopped(speech))
+        sys.__unraisablehook__(lost)
+
+    sys.unraisablehook = unraisable  # Python would drop the Ctrl-C, and go on
     try:
         code = _run()
         sys.stdout.flush()

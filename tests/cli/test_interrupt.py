@@ -33,6 +33,34 @@ main()
 """
 
 
+LOST = """
+import sys, weakref
+class Thing:
+    pass
+def interrupt(_):
+    raise KeyboardInterrupt
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name == "typer":
+            thing = Thing()
+            watch = weakref.ref(thing, interrupt)
+            del thing
+sys.meta_path.insert(0, Finder())
+from ropeconv.cli.main import main
+main()
+"""
+
+
+def test_ctrl_c_when_python_drops_it_in_a_callback_then_it_ends_all_the_same() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", LOST, "families"],
+        capture_output=True, text=True, check=False, cwd=ROOT, timeout=60,
+    )  # fmt: skip
+
+    assert (done.returncode, done.stdout) == (130, "")
+    assert "Exception ignored" not in done.stderr
+
+
 @pytest.mark.parametrize("module", ["typer", "ropeconv.story.verification", "torch", "triton"])
 def test_ctrl_c_while_something_is_imported_ends_with_words_and_130(
     converted: Callable[[str], Path], module: str
